@@ -1,0 +1,1 @@
+"""hubpin: a caching mirror of the Hugging Face Hub that locks versions."""

@@ -1,0 +1,291 @@
+"""The operator's hubpin.yaml → frozen dataclasses; the only reader of the environment.
+
+Every key may be left out. Relative paths are relative to the file (to the working directory, if there
+is no file). `HUBPIN_<KEY>` in the environment replaces a top-level key; its value is read as YAML, and
+lists may also be written with commas: `HUBPIN_UPSTREAMS="https://a.example, https://b.example"`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import re
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from yarl import URL
+
+from proxy import yamlfile
+from proxy.errors import ConfigError
+from proxy.yamlfile import Fields, Node
+
+log = logging.getLogger(__name__)
+
+DEFAULT_FILE = Path("hubpin.yaml")
+HUB = "https://huggingface.co"
+_PREFIX = "HUBPIN_"
+# Variables of ours that are no keys of the file.
+_OWN_VARIABLES = frozenset({"HUBPIN_CONFIG", "HUBPIN_TOKEN"})
+_SCHEMES = ("https", "http", "file", "peer+http", "peer+https", "bundle")
+# Where the two public hubs send their callers, measured; nobody has to find out alone.
+_KNOWN_REDIRECTS = {
+    "huggingface.co": ("*.huggingface.co", "*.hf.co"),
+    "hf-mirror.com": ("huggingface.co", "*.huggingface.co", "*.hf.co", "*.hf-mirror.com"),
+}
+
+
+class Secret:
+    """A token: it can be used, and never printed by accident."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __repr__(self) -> str:
+        return "Secret(***)" if self._value else "Secret('')"
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where the server listens. An IPv6 host is written `[::1]:8090` in the file."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def local_url(self) -> str:
+        """How this machine reaches it."""
+        wild = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104  # a lookup
+        return f"http://{Listen(wild, self.port)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    connect: float = 5.0  # seconds until a connection stands
+    read: float = 30.0  # seconds without a byte from an upstream
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamConfig:
+    """One source of missing bytes."""
+
+    url: URL  # https://, http://, file:///, peer+https://, bundle:
+    token: Secret = field(default_factory=lambda: Secret(""))  # from token_file or HUBPIN_TOKEN
+    redirect_hosts: tuple[
+        str, ...
+    ] = ()  # where redirects may lead besides itself: host, *.host, host:port
+    connections: int = 4  # parallel ranges for one large file
+    authoritative: bool = True  # whether it has a say in what a revision means
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the operator decided. Sizes are bytes, times are seconds."""
+
+    file: Path | None = None  # where this was read from
+    listen: Listen = Listen("0.0.0.0", 8090)  # noqa: S104  # a mirror for a LAN listens to the LAN
+    data: Path = Path("hubpin-data")  # blobs, downloads in flight, logs
+    allowlist: Path = Path("allowlist.yaml")  # the lock lies beside it
+    contact: str = ""  # whom to ask; shown in refusals
+    upstreams: tuple[UpstreamConfig, ...] = (
+        UpstreamConfig(URL(HUB), redirect_hosts=_KNOWN_REDIRECTS["huggingface.co"]),
+    )
+    offline: bool = False  # never open a connection to an upstream
+    auto_lock: bool = True  # lock pairs that appear in the allowlist while the server runs
+    keep_free: int = 10 << 30  # bytes of disk that are never used
+    timeouts: Timeouts = Timeouts()
+
+    @property
+    def lock(self) -> Path:
+        return self.allowlist.with_suffix(".lock")
+
+
+def load(file: Path | None = None) -> Config:
+    """The configuration in `file`, else in HUBPIN_CONFIG, else in ./hubpin.yaml, else the defaults.
+
+    Raises: ConfigError.
+    """
+    if file is None and "HUBPIN_CONFIG" in os.environ:
+        file = Path(os.environ["HUBPIN_CONFIG"])
+    if file is None and DEFAULT_FILE.exists():
+        file = DEFAULT_FILE
+    root = Node(1, fields={}) if file is None else yamlfile.read(file)
+    if root.fields is not None:
+        root.fields |= _overrides()
+    return _config(root, file)
+
+
+def _overrides() -> dict[str, Node]:
+    nodes = {}
+    for name, text in os.environ.items():
+        if not name.startswith(_PREFIX) or name in _OWN_VARIABLES:
+            continue
+        key = name.removeprefix(_PREFIX).lower()
+        if key not in Config.__dataclass_fields__ or key == "file":
+            log.warning("the environment variable %s names no key of hubpin.yaml", name)
+            continue
+        node = yamlfile.parse(text, f"${name}")
+        if not text.strip():
+            node = Node(1, text="")
+        if key == "upstreams" and node.text is not None:
+            node = Node(
+                1, items=[Node(1, text=one) for one in re.split(r"[,\s]+", node.text) if one]
+            )
+        nodes[key] = node
+    return nodes
+
+
+def _config(root: Node, file: Path | None) -> Config:
+    where = file or "the environment"
+    base = (file.parent if file else Path()).absolute()
+    default = Config()
+    fields = Fields(root, where, "hubpin.yaml")
+    upstreams = _upstreams(fields, where, base, default)
+    config = Config(
+        file=file.absolute() if file else None,
+        listen=_listen(fields, str(default.listen)),
+        data=base / Path(fields.text("data", str(default.data))).expanduser(),
+        allowlist=base / Path(fields.text("allowlist", str(default.allowlist))).expanduser(),
+        contact=_one_line(fields, "contact"),
+        upstreams=upstreams,
+        offline=fields.flag("offline", default=default.offline),
+        auto_lock=fields.choice("auto_lock", "new", ("new", "off")) == "new",
+        keep_free=fields.size("keep_free", default.keep_free),
+        timeouts=_timeouts(fields, where),
+    )
+    fields.done()
+    return config
+
+
+def _listen(fields: Fields, default: str) -> Listen:
+    text = fields.text("listen", default)
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isdigit() or not 0 <= int(port[:6]) <= 65535:
+        raise fields.error("listen", f"must be host:port, for example 0.0.0.0:8090, not {text!r}")
+    return Listen(host, int(port))
+
+
+def _one_line(fields: Fields, key: str) -> str:
+    text = fields.text(key, "")
+    if len(text) > 300 or not text.isprintable():
+        raise fields.error(key, "must be one line of at most 300 characters")
+    return text
+
+
+def _timeouts(fields: Fields, where: Path | str) -> Timeouts:
+    node = fields.node("timeouts")
+    if node is None:
+        return Timeouts()
+    inner = Fields(node, where, "timeouts")
+    default = Timeouts()
+    timeouts = Timeouts(
+        inner.duration("connect", default.connect), inner.duration("read", default.read)
+    )
+    inner.done()
+    if timeouts.connect <= 0 or timeouts.read <= 0:
+        raise fields.error("timeouts", "must be longer than nothing")
+    return timeouts
+
+
+def _upstreams(
+    fields: Fields, where: Path | str, base: Path, default: Config
+) -> tuple[UpstreamConfig, ...]:
+    node = fields.node("upstreams")
+    if node is None:
+        found = default.upstreams
+    elif node.items is None:
+        raise fields.error("upstreams", f"must be a list, not {node.kind}")
+    else:
+        found = tuple(_upstream(item, where, base) for item in node.items)
+    token = Secret(os.environ.get("HUBPIN_TOKEN", "").strip())
+    if token and found and not found[0].token:
+        first = found[0]
+        found = (
+            UpstreamConfig(
+                first.url, token, first.redirect_hosts, first.connections, first.authoritative
+            ),
+            *found[1:],
+        )
+    return found
+
+
+def _upstream(node: Node, where: Path | str, base: Path) -> UpstreamConfig:
+    if node.text is not None:
+        url = _url(node.text, node.line, where)
+        return UpstreamConfig(url, redirect_hosts=_KNOWN_REDIRECTS.get(url.host or "", ()))
+    fields = Fields(node, where, "an upstream")
+    text = fields.text("url", "")
+    if not text:
+        raise ConfigError(where, node.line, "the upstream has no url")
+    url = _url(text, fields.line, where)
+    hosts = fields.texts("redirect_hosts")
+    for host in hosts or ():
+        if not re.fullmatch(
+            r"(\*\.)?[A-Za-z0-9.\-]+(:\d{1,5})?|\[[0-9a-fA-F:]+\](:\d{1,5})?", host
+        ):
+            raise fields.error("redirect_hosts", f"{host!r} is not host, *.host or host:port")
+    token_file = fields.text("token_file", "")
+    upstream = UpstreamConfig(
+        url=url,
+        token=_token(base / Path(token_file).expanduser(), fields) if token_file else Secret(""),
+        redirect_hosts=_KNOWN_REDIRECTS.get(url.host or "", ()) if hosts is None else hosts,
+        connections=fields.number("connections", 4, least=1),
+        authoritative=fields.flag("authoritative", default=True),
+    )
+    fields.done()
+    if upstream.token and url.scheme == "http" and not _is_loopback(url.host or ""):
+        raise fields.error(
+            "token_file", f"a token would travel in clear text to {url.host}; use https"
+        )
+    return upstream
+
+
+def _url(text: str, line: int, where: Path | str) -> URL:
+    try:
+        url = URL(text)
+    except ValueError as e:
+        raise ConfigError(where, line, f"{text!r} is not a URL: {e}") from e
+    if url.scheme not in _SCHEMES:
+        raise ConfigError(
+            where, line, f"{text!r}: an upstream's URL starts with {', '.join(_SCHEMES)}"
+        )
+    if url.user or url.password:
+        raise ConfigError(where, line, "no user or password in an upstream's URL; use token_file")
+    if url.scheme in ("http", "https") and not url.host:
+        raise ConfigError(where, line, f"{text!r} names no host")
+    return url
+
+
+def _token(file: Path, fields: Fields) -> Secret:
+    try:
+        mode = file.stat().st_mode
+        text = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as e:
+        raise fields.error("token_file", f"{file} cannot be read: {e}") from e
+    if mode & (stat.S_IRWXG | stat.S_IRWXO) & ~stat.S_IRGRP:
+        raise fields.error(
+            "token_file", f"{file} may be read by everybody on this machine; run: chmod 600 {file}"
+        )
+    if not text or not text.isascii() or any(c.isspace() for c in text):
+        raise fields.error("token_file", f"{file} does not hold one token")
+    return Secret(text)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,1 @@
+"""The machine: blobs we hold, downloads in flight, and who follows them."""

@@ -1,0 +1,1 @@
+"""What may be served, and exactly which bytes."""

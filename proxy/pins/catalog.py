@@ -1,0 +1,221 @@
+"""Allowlist + Lock → Catalog: what may be served now. Immutable, and pure look-ups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from proxy.errors import (
+    EntryNotFound,
+    RepoNotAllowed,
+    RevisionNotAllowed,
+    RevisionNotPinned,
+)
+from proxy.hub import gitoid
+from proxy.hub.names import CommitSha, Digest, GitOid, Pair, RepoId, RepoType, Revision
+from proxy.hub.wire import Json, RefKind
+from proxy.pins import lock as locks
+from proxy.pins.allowlist import Allowed, Allowlist
+from proxy.pins.lock import Entry, Lock, Pin
+
+MAIN = Revision("main")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """Every file of a pair that may be served, at its locked commit."""
+
+    pin: Pin
+    allowed: Allowed
+    files: Mapping[str, Entry]
+    folders: Mapping[str, GitOid]  # path → oid of the git tree that its served files make
+    fingerprint: Digest
+
+    @property
+    def repo(self) -> RepoId:
+        return self.pin.repo
+
+    @property
+    def commit(self) -> CommitSha:
+        return self.pin.commit
+
+    @property
+    def pair(self) -> Pair:
+        return self.pin.pair
+
+    @property
+    def info(self) -> Json:
+        return self.pin.info
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(entry.size for entry in self.files.values())
+
+    def entry(self, path: str) -> Entry:
+        """Raises: EntryNotFound, also for a path that no file can have."""
+        entry = self.files.get(path)
+        if entry is None:
+            raise EntryNotFound(self.repo, self.commit, path)
+        return entry
+
+    def children(self, folder: str, *, recursive: bool) -> Iterator[Entry | str]:
+        """Files and folders (as their path) below `folder` ("" is the top).
+
+        Raises: EntryNotFound, if there is no such folder.
+        """
+        folder = folder.strip("/")
+        if folder and folder not in self.folders:
+            raise EntryNotFound(self.repo, self.commit, folder)
+        prefix = f"{folder}/" if folder else ""
+        for path in self.folders:
+            if path and path.startswith(prefix) and (recursive or "/" not in path[len(prefix) :]):
+                yield path
+        for file, entry in self.files.items():
+            if file.startswith(prefix) and (recursive or "/" not in file[len(prefix) :]):
+                yield entry
+
+
+@dataclass(frozen=True, slots=True)
+class _Repo:
+    """A repository on the allowlist, with the revisions that it answers for."""
+
+    pairs: tuple[Allowed, ...]
+    answers: Mapping[str, Allowed]  # revision → the entry that answers for it
+    snapshots: Mapping[Pair, Snapshot]
+    commits: Mapping[str, Snapshot]  # locked commit → snapshot
+    default: Revision | None  # the answer for no revision at all
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """What may be served now. A request reads it once and holds on to what it got."""
+
+    allowlist: Allowlist = field(default_factory=Allowlist)
+    lock: Lock = field(default_factory=Lock)
+    _repos: Mapping[RepoId, _Repo] = field(default_factory=dict)
+
+    def snapshot(self, repo: RepoId, revision: str | None) -> Snapshot:
+        """What a revision is locked to; None asks for the default revision.
+
+        Raises: RepoNotAllowed, RevisionNotAllowed, RevisionNotPinned.
+        """
+        known = self._repo(repo)
+        name = known.default or MAIN if revision in (None, "HEAD") else revision
+        assert name is not None
+        if name in known.commits:
+            return known.commits[name]
+        allowed = known.answers.get(name)
+        if allowed is None:
+            raise RevisionNotAllowed(repo, name, sorted(known.answers))
+        held = known.snapshots.get(allowed.pair)
+        if held is None:
+            raise RevisionNotPinned(repo, allowed.revision)
+        return held
+
+    def split(self, repo: RepoId, segments: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+        """Where a revision ends and a path begins, in URL segments that were decoded.
+
+        The first segment alone is the revision if it is a known one: most clients encode its
+        slashes. Otherwise the shortest run of segments that is a known revision.
+        """
+        known = self._repo(repo)
+        for count in range(1, len(segments) + 1):
+            name = "/".join(segments[:count])
+            if name == "HEAD" or name in known.answers or name in known.commits:
+                return name, tuple(segments[count:])
+        guess = 3 if segments[0] == "refs" and len(segments) > 3 else 1
+        return "/".join(segments[:guess]), tuple(segments[guess:])
+
+    def refs(self, repo: RepoId) -> Iterator[tuple[str, RefKind, CommitSha]]:
+        """Every locked revision that `repo` answers for, commits excepted.
+
+        Raises: RepoNotAllowed.
+        """
+        known = self._repo(repo)
+        for name, allowed in sorted(known.answers.items()):
+            held = known.snapshots.get(allowed.pair)
+            if held is not None and held.pin.kind is not RefKind.COMMIT:
+                own = name == allowed.revision
+                yield name, held.pin.kind if own else RefKind.BRANCH, held.commit
+            elif held is not None and name != allowed.revision:
+                yield name, RefKind.BRANCH, held.commit
+
+    def repos(self, kind: RepoType) -> Iterator[RepoId]:
+        return (repo for repo in sorted(self._repos) if repo.type is kind)
+
+    def snapshots(self) -> Iterator[Snapshot]:
+        """Every pair that is locked and allowed."""
+        for known in self._repos.values():
+            yield from known.snapshots.values()
+
+    def unlocked(self) -> Iterator[Allowed]:
+        """Pairs that are allowed and not locked."""
+        for one in self.allowlist.allowed:
+            if one.pair not in self.lock.pins:
+                yield one
+
+    def _repo(self, repo: RepoId) -> _Repo:
+        known = self._repos.get(repo)
+        if known is None:
+            raise RepoNotAllowed(repo)
+        return known
+
+
+def build(allowlist: Allowlist, lock: Lock) -> Catalog:
+    """The catalog of what is both allowed and locked."""
+    by_repo: dict[RepoId, list[Allowed]] = {}
+    for one in allowlist.allowed:
+        by_repo.setdefault(one.repo, []).append(one)
+    return Catalog(
+        allowlist, lock, {repo: _build_repo(tuple(ones), lock) for repo, ones in by_repo.items()}
+    )
+
+
+def _build_repo(pairs: tuple[Allowed, ...], lock: Lock) -> _Repo:
+    snapshots = {
+        one.pair: _build_snapshot(one, lock.pins[one.pair])
+        for one in pairs
+        if one.pair in lock.pins
+    }
+    answers: dict[str, Allowed] = {one.revision: one for one in pairs}
+    for one in pairs:
+        for name in one.serve_as or ():
+            answers.setdefault(name, one)
+    if len(pairs) == 1 and pairs[0].serve_as is None:
+        answers.setdefault(MAIN, pairs[0])
+    default: Revision | None = MAIN if MAIN in answers else None
+    if len(pairs) == 1 and pairs[0].serve_as is None:
+        default = pairs[0].revision
+    # Two pairs may be locked to one commit with different filters; the first one written answers.
+    commits: dict[str, Snapshot] = {}
+    for snapshot in snapshots.values():
+        commits.setdefault(snapshot.commit, snapshot)
+    return _Repo(pairs, answers, snapshots, commits, default)
+
+
+def _build_snapshot(allowed: Allowed, pin: Pin) -> Snapshot:
+    if (allowed.include, allowed.exclude) == (pin.include, pin.exclude):
+        files: Mapping[str, Entry] = pin.files
+    else:  # a filter tightened since the lock was written holds at once
+        files = {path: one for path, one in pin.files.items() if allowed.admits(one.path)}
+    return Snapshot(pin, allowed, files, _folders(files), locks.fingerprint(files.values()))
+
+
+def _folders(files: Mapping[str, Entry]) -> dict[str, GitOid]:
+    """Every folder with its tree id; the top is ""."""
+    contents: dict[str, dict[str, tuple[GitOid, bool]]] = {"": {}}
+    for path, entry in files.items():
+        folder, _, name = path.rpartition("/")
+        while folder not in contents:
+            contents[folder] = {}
+            folder = folder.rpartition("/")[0]
+        contents[path.rpartition("/")[0]][name] = (entry.git_oid, False)
+    oids: dict[str, GitOid] = {}
+    for folder in sorted(contents, key=lambda one: -one.count("/") if one else 1):
+        children = contents[folder]
+        oids[folder] = gitoid.tree_oid((name, oid, sub) for name, (oid, sub) in children.items())
+        if folder:
+            parent, _, name = folder.rpartition("/")
+            contents[parent][name] = (oids[folder], True)
+    return dict(sorted(oids.items()))
