@@ -1,8 +1,8 @@
 """The operator's hubpin.yaml → frozen dataclasses; the only reader of the environment.
 
-Every key may be left out. Relative paths are relative to the file (to the working directory, if there
-is no file). `HUBPIN_<KEY>` in the environment replaces a top-level key; its value is read as YAML, and
-lists may also be written with commas: `HUBPIN_UPSTREAMS="https://a.example, https://b.example"`.
+Every key may be left out. Relative paths are relative to the file (to the working directory, if
+there is no file). `HUBPIN_<KEY>` in the environment replaces a top-level key; its value is read as
+YAML, and upstreams may also be written with commas: `HUBPIN_UPSTREAMS="https://a, https://b"`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from yarl import URL
@@ -28,7 +28,8 @@ HUB = "https://huggingface.co"
 _PREFIX = "HUBPIN_"
 # Variables of ours that are no keys of the file.
 _OWN_VARIABLES = frozenset({"HUBPIN_CONFIG", "HUBPIN_TOKEN"})
-_SCHEMES = ("https", "http", "file", "peer+http", "peer+https", "bundle")
+_SCHEMES = ("https", "http", "file")
+_REDIRECT_HOST = re.compile(r"(?:(?:\*\.)?[A-Za-z0-9.\-]+|\[[0-9a-fA-F:]+\])(?::\d{1,5})?")
 # Where the two public hubs send their callers, measured; nobody has to find out alone.
 _KNOWN_REDIRECTS = {
     "huggingface.co": ("*.huggingface.co", "*.hf.co"),
@@ -81,11 +82,9 @@ class Timeouts:
 class UpstreamConfig:
     """One source of missing bytes."""
 
-    url: URL  # https://, http://, file:///, peer+https://, bundle:
+    url: URL  # https://, http:// or file:///
     token: Secret = field(default_factory=lambda: Secret(""))  # from token_file or HUBPIN_TOKEN
-    redirect_hosts: tuple[
-        str, ...
-    ] = ()  # where redirects may lead besides itself: host, *.host, host:port
+    redirect_hosts: tuple[str, ...] = ()  # where it may redirect to: host, *.host, host:port
     connections: int = 4  # parallel ranges for one large file
     authoritative: bool = True  # whether it has a say in what a revision means
 
@@ -212,13 +211,7 @@ def _upstreams(
         found = tuple(_upstream(item, where, base) for item in node.items)
     token = Secret(os.environ.get("HUBPIN_TOKEN", "").strip())
     if token and found and not found[0].token:
-        first = found[0]
-        found = (
-            UpstreamConfig(
-                first.url, token, first.redirect_hosts, first.connections, first.authoritative
-            ),
-            *found[1:],
-        )
+        found = (replace(found[0], token=token), *found[1:])
     return found
 
 
@@ -233,9 +226,7 @@ def _upstream(node: Node, where: Path | str, base: Path) -> UpstreamConfig:
     url = _url(text, fields.line, where)
     hosts = fields.texts("redirect_hosts")
     for host in hosts or ():
-        if not re.fullmatch(
-            r"(\*\.)?[A-Za-z0-9.\-]+(:\d{1,5})?|\[[0-9a-fA-F:]+\](:\d{1,5})?", host
-        ):
+        if not _REDIRECT_HOST.fullmatch(host):
             raise fields.error("redirect_hosts", f"{host!r} is not host, *.host or host:port")
     token_file = fields.text("token_file", "")
     upstream = UpstreamConfig(
