@@ -1,8 +1,10 @@
 """The operator's hubpin.yaml → frozen dataclasses; the only reader of the environment.
 
 Every key may be left out. Relative paths are relative to the file (to the working directory, if
-there is no file). `HUBPIN_<KEY>` in the environment replaces a top-level key; its value is read as
-YAML, and upstreams may also be written with commas: `HUBPIN_UPSTREAMS="https://a, https://b"`.
+there is no file). `HUBPIN_<KEY>` in the environment replaces a top-level key. Its value is the text
+as it is; only HUBPIN_UPSTREAMS and HUBPIN_TIMEOUTS are read as YAML, and upstreams may also be
+written with commas: `HUBPIN_UPSTREAMS="https://a, https://b"`. HUBPIN_TOKEN is the token of the
+first upstream that is asked over HTTP, unless that one has a token_file.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ HUB = "https://huggingface.co"
 _PREFIX = "HUBPIN_"
 # Variables of ours that are no keys of the file.
 _OWN_VARIABLES = frozenset({"HUBPIN_CONFIG", "HUBPIN_TOKEN"})
+_STRUCTURED = frozenset({"upstreams", "timeouts"})  # keys that are no plain text
 _SCHEMES = ("https", "http", "file")
 _REDIRECT_HOST = re.compile(r"(?:(?:\*\.)?[A-Za-z0-9.\-]+|\[[0-9a-fA-F:]+\])(?::\d{1,5})?")
 # Where the two public hubs send their callers, measured; nobody has to find out alone.
@@ -57,7 +60,7 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Where the server listens. An IPv6 host is written `[::1]:8090` in the file."""
+    """Where the server listens. An IPv6 host is written `"[::1]:8090"` in the file."""
 
     host: str
     port: int
@@ -116,7 +119,7 @@ def load(file: Path | None = None) -> Config:
 
     Raises: ConfigError.
     """
-    if file is None and "HUBPIN_CONFIG" in os.environ:
+    if file is None and os.environ.get("HUBPIN_CONFIG"):
         file = Path(os.environ["HUBPIN_CONFIG"])
     if file is None and DEFAULT_FILE.exists():
         file = DEFAULT_FILE
@@ -135,13 +138,14 @@ def _overrides() -> dict[str, Node]:
         if key not in Config.__dataclass_fields__ or key == "file":
             log.warning("the environment variable %s names no key of hubpin.yaml", name)
             continue
-        node = yamlfile.parse(text, f"${name}")
-        if not text.strip():
-            node = Node(1, text="")
+        node = Node(1, text=text.strip())
+        if key in _STRUCTURED and node.text:
+            node = yamlfile.parse(text, f"${name}")
         if key == "upstreams" and node.text is not None:
             node = Node(
                 1, items=[Node(1, text=one) for one in re.split(r"[,\s]+", node.text) if one]
             )
+        node.origin = f"${name}"
         nodes[key] = node
     return nodes
 
@@ -155,8 +159,8 @@ def _config(root: Node, file: Path | None) -> Config:
     config = Config(
         file=file.absolute() if file else None,
         listen=_listen(fields, str(default.listen)),
-        data=base / Path(fields.text("data", str(default.data))).expanduser(),
-        allowlist=base / Path(fields.text("allowlist", str(default.allowlist))).expanduser(),
+        data=_path(fields, "data", base, str(default.data)),
+        allowlist=_path(fields, "allowlist", base, str(default.allowlist)),
         contact=_one_line(fields, "contact"),
         upstreams=upstreams,
         offline=fields.flag("offline", default=default.offline),
@@ -165,14 +169,26 @@ def _config(root: Node, file: Path | None) -> Config:
         timeouts=_timeouts(fields, where),
     )
     fields.done()
+    if config.lock == config.allowlist:
+        raise fields.error("allowlist", "the lock beside it would have the same name")
     return config
+
+
+def _path(fields: Fields, key: str, base: Path, default: str) -> Path:
+    text = fields.text(key, default)
+    if not text or "\0" in text:
+        raise fields.error(key, "must be a path")
+    try:
+        return base / Path(text).expanduser()
+    except RuntimeError as e:  # ~nobody
+        raise fields.error(key, f"{text!a}: {e}") from e
 
 
 def _listen(fields: Fields, default: str) -> Listen:
     text = fields.text("listen", default)
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isdigit() or not 0 <= int(port[:6]) <= 65535:
+    if not colon or not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
         raise fields.error("listen", f"must be host:port, for example 0.0.0.0:8090, not {text!r}")
     return Listen(host, int(port))
 
@@ -188,7 +204,7 @@ def _timeouts(fields: Fields, where: Path | str) -> Timeouts:
     node = fields.node("timeouts")
     if node is None:
         return Timeouts()
-    inner = Fields(node, where, "timeouts")
+    inner = Fields(node, node.origin or where, "timeouts")
     default = Timeouts()
     timeouts = Timeouts(
         inner.duration("connect", default.connect), inner.duration("read", default.read)
@@ -208,11 +224,17 @@ def _upstreams(
     elif node.items is None:
         raise fields.error("upstreams", f"must be a list, not {node.kind}")
     else:
-        found = tuple(_upstream(item, where, base) for item in node.items)
-    token = Secret(os.environ.get("HUBPIN_TOKEN", "").strip())
-    if token and found and not found[0].token:
-        found = (replace(found[0], token=token), *found[1:])
-    return found
+        found = tuple(_upstream(item, node.origin or where, base) for item in node.items)
+    text = os.environ.get("HUBPIN_TOKEN", "").strip()
+    first = next((one for one in found if one.url.scheme in ("https", "http")), None)
+    if not text or first is None or first.token:
+        return found
+    if not _is_token(text):
+        raise ConfigError("$HUBPIN_TOKEN", None, "does not hold one token")
+    given = replace(first, token=Secret(text))
+    if _is_in_clear(given):
+        raise ConfigError("$HUBPIN_TOKEN", None, _in_clear(given))
+    return tuple(given if one is first else one for one in found)
 
 
 def _upstream(node: Node, where: Path | str, base: Path) -> UpstreamConfig:
@@ -231,17 +253,27 @@ def _upstream(node: Node, where: Path | str, base: Path) -> UpstreamConfig:
     token_file = fields.text("token_file", "")
     upstream = UpstreamConfig(
         url=url,
-        token=_token(base / Path(token_file).expanduser(), fields) if token_file else Secret(""),
+        token=_token(_path(fields, "token_file", base, ""), fields) if token_file else Secret(""),
         redirect_hosts=_KNOWN_REDIRECTS.get(url.host or "", ()) if hosts is None else hosts,
         connections=fields.number("connections", 4, least=1),
         authoritative=fields.flag("authoritative", default=True),
     )
     fields.done()
-    if upstream.token and url.scheme == "http" and not _is_loopback(url.host or ""):
-        raise fields.error(
-            "token_file", f"a token would travel in clear text to {url.host}; use https"
-        )
+    if _is_in_clear(upstream):
+        raise fields.error("token_file", _in_clear(upstream))
     return upstream
+
+
+def _is_in_clear(upstream: UpstreamConfig) -> bool:
+    return (
+        bool(upstream.token)
+        and upstream.url.scheme == "http"
+        and not _is_loopback(upstream.url.host or "")
+    )
+
+
+def _in_clear(upstream: UpstreamConfig) -> str:
+    return f"a token would travel in clear text to {upstream.url.host}; use https"
 
 
 def _url(text: str, line: int, where: Path | str) -> URL:
@@ -257,6 +289,8 @@ def _url(text: str, line: int, where: Path | str) -> URL:
         raise ConfigError(where, line, "no user or password in an upstream's URL; use token_file")
     if url.scheme in ("http", "https") and not url.host:
         raise ConfigError(where, line, f"{text!r} names no host")
+    if url.scheme == "file" and (url.host or not url.path.startswith("/")):
+        raise ConfigError(where, line, f"{text!r}: write file:// and an absolute path: file:///mnt")
     return url
 
 
@@ -264,15 +298,19 @@ def _token(file: Path, fields: Fields) -> Secret:
     try:
         mode = file.stat().st_mode
         text = file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as e:
+    except (OSError, ValueError) as e:
         raise fields.error("token_file", f"{file} cannot be read: {e}") from e
     if mode & (stat.S_IRWXG | stat.S_IRWXO) & ~stat.S_IRGRP:
         raise fields.error(
             "token_file", f"{file} may be read by everybody on this machine; run: chmod 600 {file}"
         )
-    if not text or not text.isascii() or any(c.isspace() for c in text):
+    if not _is_token(text):
         raise fields.error("token_file", f"{file} does not hold one token")
     return Secret(text)
+
+
+def _is_token(text: str) -> bool:
+    return re.fullmatch("[!-~]+", text) is not None
 
 
 def _is_loopback(host: str) -> bool:

@@ -20,8 +20,8 @@ MAX_BYTES = 1 << 20
 MAX_DEPTH = 20
 _Loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(i?)B?|B)?", re.IGNORECASE)
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(i?)B?|B)?", re.IGNORECASE | re.ASCII)
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", re.ASCII)
 _DURATION_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
 
 
@@ -33,6 +33,7 @@ class Node:
     text: str | None = None
     items: list[Node] | None = None
     fields: dict[str, Node] | None = None
+    origin: str = ""  # where it was written, if not in the file at hand
     key: str | None = field(default=None, repr=False)  # while a mapping is built: the key read last
     key_line: int = field(default=0, repr=False)
 
@@ -68,7 +69,7 @@ def parse(text: str, file: Path | str) -> Node:
         problem = " ".join(part for part in (e.context, e.problem) if part)
         raise ConfigError(file, mark.line + 1 if mark else None, f"not YAML: {problem}") from e
     except (yaml.YAMLError, ValueError) as e:
-        raise ConfigError(file, None, f"not YAML: {e}") from e
+        raise ConfigError(file, None, f"not YAML: {' '.join(str(e).split())}") from e
 
 
 def _build(events: Iterable[yaml.Event], file: Path | str) -> Node:
@@ -94,7 +95,7 @@ def _build(events: Iterable[yaml.Event], file: Path | str) -> Node:
                 continue
         if event.anchor is not None:
             raise ConfigError(file, line, "anchors (&name) are not allowed")
-        if event.tag is not None and event.tag != "!":
+        if event.tag is not None:
             raise ConfigError(file, line, f"tags ({event.tag}) are not allowed")
         if open_nodes:
             _attach(open_nodes[-1], node, file)
@@ -141,7 +142,9 @@ class Fields:
 
     def error(self, key: str, problem: str) -> ConfigError:
         node = self._fields.get(key)
-        return ConfigError(self._file, node.line if node else self.line, f"{key}: {problem}")
+        if node is None:
+            return ConfigError(self._file, self.line, f"{key}: {problem}")
+        return ConfigError(node.origin or self._file, node.line, f"{key}: {problem}")
 
     def node(self, key: str) -> Node | None:
         self._known.append(key)

@@ -100,7 +100,7 @@ class RepoId(str):
             )
         if "--" in name or ".." in name or name.endswith(".git"):
             raise InvalidName("repository", text, "it may not hold '--' or '..' or end in '.git'")
-        if len(parts) == 2 and kind is RepoType.MODEL and parts[0] in _RESERVED:
+        if kind is RepoType.MODEL and parts[0] in _RESERVED:
             raise InvalidName("repository", text, f"{parts[0]!r} is not a user or an organisation")
         return super().__new__(cls, text)
 
@@ -135,7 +135,7 @@ class Revision(str):
 
     __slots__ = ()
     # git-check-ref-format(1), rules 3 to 10
-    _bad = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|\.lock(?:/|$)|(?:^|/)\.")
+    _bad = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|\.lock(?:/|$)|(?:^|/)\.|^@$")
 
     def __new__(cls, text: str) -> Self:
         if not text or len(text.encode("utf-8", "surrogatepass")) > 255:
@@ -155,8 +155,12 @@ class RepoPath(str):
     """A file's path inside a repository: segments joined by `/`, none of them special."""
 
     __slots__ = ()
+    # Nearly every path is plain, and a lock holds a hundred thousand of them.
+    _plain = re.compile(r"(?:[\w\-+ ,=@][\w\-+ ,=@.]*/)*[\w\-+ ,=@][\w\-+ ,=@.]*", re.ASCII)
 
     def __new__(cls, text: str) -> Self:
+        if len(text) <= 255 and cls._plain.fullmatch(text):
+            return super().__new__(cls, text)
         if not _encodable(text):
             raise InvalidName("path", text, "it is not valid Unicode")
         if not text or len(text.encode()) > 4096:

@@ -23,7 +23,7 @@ from proxy.hub.names import CommitSha, Digest, GitOid, RepoId, RepoPath
 
 Json = dict[str, object]
 EPOCH = "1970-01-01T00:00:00.000Z"
-_DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+_MAX_DEPTH = 50  # of JSON that an upstream sends; a card needs five
 
 
 class RefKind(enum.Enum):
@@ -114,13 +114,15 @@ def parse_tree_entry(raw: object, repo: RepoId, commit: CommitSha) -> TreeEntry 
     return TreeEntry(repo, commit, RepoPath(path), size, GitOid(oid), digest)
 
 
-def strip_xet(value: object) -> object:
-    """The same JSON without any Xet field, at any depth that a card can have."""
+def strip_xet(value: object, depth: int = _MAX_DEPTH) -> object:
+    """The same JSON without any Xet field. Raises: ValueError, if it is nested too deep."""
+    if not isinstance(value, dict | list):
+        return value
+    if depth == 0:
+        raise ValueError("the JSON is nested too deep")
     if isinstance(value, dict):
-        return {key: strip_xet(item) for key, item in value.items() if not _is_xet(key)}
-    if isinstance(value, list):
-        return [strip_xet(item) for item in value]
-    return value
+        return {key: strip_xet(item, depth - 1) for key, item in value.items() if not _is_xet(key)}
+    return [strip_xet(item, depth - 1) for item in value]
 
 
 def _is_xet(key: object) -> bool:
@@ -135,14 +137,12 @@ def hub_date(date: object) -> str:
     """
     if not isinstance(date, str):
         return EPOCH
-    if _DATE.fullmatch(date):
-        return date
     try:
         moment = datetime.fromisoformat(date)
-    except ValueError:
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):  # overflow: the year 1, seen from further west
         return EPOCH
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def file_json(path: str, size: int, git_oid: GitOid, lfs: Digest | None) -> Json:

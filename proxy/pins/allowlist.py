@@ -107,6 +107,9 @@ def _long_entry(node: Node, file: Path | str) -> Allowed:
         if not value:
             raise ConfigError(file, node.line, f"the entry has no {key!r}")
     serve_as = fields.texts("serve_as")
+    for name in serve_as or ():
+        if Revision(name).commit:
+            raise fields.error("serve_as", f"{name} is a commit: it can only mean itself")
     share = fields.choice("share", "no", ("no", "lan"))
     allowed = Allowed(
         repo=RepoId(repo),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from proxy.errors import (
@@ -101,8 +101,9 @@ class Catalog:
         Raises: RepoNotAllowed, RevisionNotAllowed, RevisionNotPinned.
         """
         known = self._repo(repo)
-        name = known.default or MAIN if revision in (None, "HEAD") else revision
-        assert name is not None
+        name: str = known.default or MAIN
+        if revision is not None and (revision != "HEAD" or revision in known.answers):
+            name = revision
         if name in known.commits:
             return known.commits[name]
         allowed = known.answers.get(name)
@@ -113,18 +114,19 @@ class Catalog:
             raise RevisionNotPinned(repo, allowed.revision)
         return held
 
-    def split(self, repo: RepoId, segments: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    def split(self, repo: RepoId, segments: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
         """Where a revision ends and a path begins, in URL segments that were decoded.
 
         The first segment alone is the revision if it is a known one: most clients encode its
-        slashes. Otherwise the shortest run of segments that is a known revision.
+        slashes. Otherwise the shortest run of segments that is a known revision. No segments at
+        all are the revision "", which nobody can allow.
         """
         known = self._repo(repo)
         for count in range(1, len(segments) + 1):
             name = "/".join(segments[:count])
             if name == "HEAD" or name in known.answers or name in known.commits:
                 return name, tuple(segments[count:])
-        guess = 3 if segments[0] == "refs" and len(segments) > 3 else 1
+        guess = 3 if segments[:1] == ("refs",) and len(segments) > 3 else 1
         return "/".join(segments[:guess]), tuple(segments[guess:])
 
     def refs(self, repo: RepoId) -> Iterator[tuple[str, RefKind, CommitSha]]:

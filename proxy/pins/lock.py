@@ -57,7 +57,7 @@ class Entry:
     digest: Digest
     git_oid: GitOid  # of what git stores: the pointer for LFS
     lfs: bool
-    extra: Json | None = None  # fields of a newer tool
+    extra: Json | None = field(default=None, hash=False)  # fields of a newer tool
 
     @property
     def etag(self) -> str:
@@ -152,15 +152,19 @@ def loads(content: bytes, file: Path | str = "allowlist.lock") -> Lock:
         try:
             pair = Pair(text)
             pins[pair] = _pin(pair, value)
-        except (InvalidName, ValueError, TypeError, KeyError, AttributeError) as e:
+        except (InvalidName, ValueError, KeyError) as e:
             problem = f"no field {e}" if isinstance(e, KeyError) else str(e)
             raise ConfigError(file, None, f"pin {text!a}: {problem}") from e
     extra = {key: value for key, value in raw.items() if key not in ("version", "pins")}
     return Lock(pins, extra)
 
 
-def _pin(pair: Pair, raw: Json) -> Pin:
+def _pin(pair: Pair, raw: object) -> Pin:
+    if not isinstance(raw, dict):
+        raise ValueError("it is not an object")
     repo, commit = pair.repo, CommitSha(_str(raw["commit"]))
+    if pair.revision.commit not in (None, commit):
+        raise ValueError(f"it is locked to another commit, {commit}")
     files = raw["files"]
     info = raw["info"]
     if not isinstance(files, dict) or not isinstance(info, dict):
@@ -191,8 +195,10 @@ def _pin(pair: Pair, raw: Json) -> Pin:
     return pin
 
 
-def _entry(repo: RepoId, commit: CommitSha, path: str, raw: Json) -> Entry:
+def _entry(repo: RepoId, commit: CommitSha, path: str, raw: object) -> Entry:
     try:
+        if not isinstance(raw, dict):
+            raise ValueError("it is not an object")
         size, lfs = raw["size"], raw["lfs"]
         if isinstance(size, bool) or not isinstance(size, int) or size < 0:
             raise ValueError(f"size {size!r} is not a number of bytes")
@@ -273,8 +279,7 @@ def _pin_lines(pin: Pin) -> Iterator[str]:
     yield "   }"
 
 
-def _json(value: object) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False)
+_json = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
 
 
 # --- comparing -----------------------------------------------------------------------------------
