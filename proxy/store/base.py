@@ -25,7 +25,7 @@ class BlobStore(Protocol):
         ...
 
     def open(self, digest: Digest) -> BinaryIO | None:
-        """The blob as an open local file, for sendfile; None if it is not held as such a file.
+        """The blob as an open local file, for sendfile; None if it is certainly not here.
 
         Meant for the event loop: a few system calls, no hashing. The file stays readable however
         long it is open, whatever becomes of the blob. Raises: BlobAltered, StoreError.

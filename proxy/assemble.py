@@ -1,0 +1,84 @@
+"""Config → Mirror; the only module that names concrete stores and upstreams."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from proxy import upstream as upstreams
+from proxy.config import Config
+from proxy.errors import ConfigError
+from proxy.mirror.cache import BlobCache
+from proxy.mirror.mirror import Mirror
+from proxy.mirror.transfer import Tuning
+from proxy.pins.reload import Reloader
+from proxy.store.local import LocalStore
+from proxy.store.recency import Recency
+from proxy.upstream.base import Upstream
+from proxy.upstream.failover import Failover
+from proxy.upstream.offline import OfflineUpstream
+
+# https://bford.info/cachedir/
+_CACHEDIR_TAG = """Signature: 8a477f597d28d172789f06886806bc55
+# This directory holds blobs that hubpin can fetch again.
+"""
+
+
+@asynccontextmanager
+async def open_mirror(config: Config, *, tuning: Tuning | None = None) -> AsyncIterator[Mirror]:
+    """The mirror that `config` describes, closed at the end of the block.
+
+    Raises: ConfigError (a broken file, a data directory that is not ours), StoreError.
+    """
+    prepare_data(config)
+    reloader = Reloader(config.allowlist, config.lock)
+    sources = () if config.offline else tuple(config.upstreams)
+    members = [upstreams.from_url(one, config.timeouts) for one in sources]
+    upstream: Upstream = OfflineUpstream()
+    if members:
+        upstream = members[0] if len(members) == 1 else Failover(members)
+    store = LocalStore(config.data)
+    recency = Recency(config.data / "index-v1")
+    cache = BlobCache(
+        store,
+        upstream,
+        data=config.data,
+        recency=recency,
+        tuning=tuning or Tuning(keep_free=config.keep_free),
+    )
+    authorities = tuple(
+        member for member, source in zip(members, sources, strict=True) if source.authoritative
+    )
+    try:
+        yield Mirror(config, reloader, cache, store, recency, upstream, authorities)
+    finally:
+        await cache.close()
+        await upstream.close()
+        recency.close()
+
+
+def prepare_data(config: Config) -> None:
+    """Make the data directory, ours alone. Raises: ConfigError."""
+    data = config.data
+    where = config.file or "data"
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = data.stat()
+        if status.st_uid != os.geteuid():
+            raise ConfigError(
+                where, None, f"data: {data} belongs to user {status.st_uid}, we are {os.geteuid()}"
+            )
+        if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            data.chmod(0o700)
+        (data / "spool").mkdir(mode=0o700, exist_ok=True)
+        _write_once(data / "CACHEDIR.TAG", _CACHEDIR_TAG)
+    except OSError as e:
+        raise ConfigError(where, None, f"data: {data} cannot be used: {e.strerror or e}") from e
+
+
+def _write_once(file: Path, text: str) -> None:
+    if not file.exists():
+        file.write_text(text, encoding="ascii")

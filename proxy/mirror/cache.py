@@ -1,0 +1,216 @@
+"""The store in front of the upstream; at most one download per digest at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from pathlib import Path
+from typing import BinaryIO
+
+from proxy.errors import BlobAltered, IntegrityError, StoreError
+from proxy.hub.names import Digest
+from proxy.mirror.fill import Fill, Reader, Workshop
+from proxy.mirror.misled import Misled
+from proxy.mirror.part import Room, leftovers
+from proxy.mirror.transfer import Extra, Tuning
+from proxy.pins.lock import Entry
+from proxy.store.base import BlobStore
+from proxy.store.recency import Recency
+from proxy.telemetry import metrics
+from proxy.upstream.base import Upstream
+
+log = logging.getLogger(__name__)
+
+_DISK_THREADS = 6
+_HASH_THREADS = 4
+# After this many seconds a blob whose upstreams all sent wrong bytes is asked for again.
+_REST_AFTER_BAD_S = 10.0
+
+
+class Held:
+    """A reader of a blob that we hold."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self.file = file
+        self._size = size
+
+    async def ready(self, at: int) -> int:  # all of it is
+        return self._size
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class BlobCache:
+    """Follows what runs, serves what is held, starts what is neither."""
+
+    def __init__(
+        self,
+        store: BlobStore,
+        upstream: Upstream,
+        *,
+        data: Path,
+        recency: Recency,
+        tuning: Tuning | None = None,
+    ) -> None:
+        tuning = tuning or Tuning()
+        self.misled = Misled(data / "misled")
+        self.spool = data / "spool"
+        self._store = store
+        self._recency = recency
+        self._disk = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="disk")
+        self._hashing = ThreadPoolExecutor(_HASH_THREADS, thread_name_prefix="hash")
+        self._shop = Workshop(
+            store=store,
+            upstream=upstream,
+            spool=self.spool,
+            misled=self.misled,
+            room=Room(tuning.keep_free),
+            disk=self._disk,
+            hashing=self._hashing,
+            extra=Extra(max(8, upstream.connections - 1)),
+            tuning=tuning,
+        )
+        self._fills: dict[Digest, Fill] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._checks: dict[Digest, asyncio.Task[bool]] = {}
+        self._bad: dict[Digest, tuple[IntegrityError, float]] = {}
+
+    def recover(self) -> None:
+        """Clean the spool after a crash. Blocking; for the start, before anything is filled."""
+        for digest in leftovers(self.spool):
+            # The lock may not name it any more, so its size is unknown: all of it is suspect.
+            self.misled.add(digest, 1 << 62)
+
+    @property
+    def fills(self) -> tuple[Fill, ...]:
+        """The downloads in flight."""
+        return tuple(self._fills.values())
+
+    async def open(self, entry: Entry, stop: int) -> Reader:
+        """A reader of the entry's bytes up to `stop`; the caller closes it.
+
+        Raises: StoreError, IntegrityError (every source sent wrong bytes a moment ago).
+        """
+        fill = self._fills.get(entry.digest)
+        if fill is None:
+            file = await self._open_held(entry)
+            if file is not None:
+                self._recency.touch(entry.digest)
+                return Held(file, entry.size)
+            # A fill that ended during that await is run again. Wasteful, never wrong.
+            fill = self._fills.get(entry.digest) or self._start(entry)
+        return fill.follow(stop)
+
+    async def held(self, entry: Entry) -> bool:
+        """Whether the blob is here; an altered one counts once it was hashed and found right."""
+        try:
+            return await self._store.size(entry.digest) == entry.size
+        except BlobAltered:
+            return await self.check(entry)
+
+    async def hold(self, entry: Entry, progress: Callable[[int], None] | None = None) -> bool:
+        """Returns once the blob is held; False if it was already.
+
+        `progress` is told how many bytes from the start are there. Raises: MirrorError.
+        """
+        fill = self._fills.get(entry.digest)
+        if fill is None:
+            if await self.held(entry):
+                return False
+            fill = self._fills.get(entry.digest) or self._start(entry)
+        while not fill.held:
+            if fill.error is not None:
+                raise fill.error
+            if progress is not None:
+                progress(fill.front)
+            await fill.wait()
+        return True
+
+    async def check(self, entry: Entry) -> bool:
+        """Hash what is held. Wrong bytes are put into quarantine and False is returned, as for
+        bytes that are not held at all. Raises: StoreError."""
+        task = self._checks.get(entry.digest)
+        if task is None:
+            task = asyncio.create_task(self._check(entry), name=f"check {entry.path}")
+            self._checks[entry.digest] = task
+            task.add_done_callback(lambda _: self._checks.pop(entry.digest, None))
+        return await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """Stop every download; what came so far is kept for the next start."""
+        for task in (*self._tasks, *self._checks.values()):
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._checks.values(), return_exceptions=True)
+        self._disk.shutdown()
+        self._hashing.shutdown()
+
+    async def _open_held(self, entry: Entry) -> BinaryIO | None:
+        try:
+            return self._store.open(entry.digest)
+        except BlobAltered:
+            log.warning("%s was altered on disk; it is hashed before it is served", entry.digest)
+            return self._store.open(entry.digest) if await self.check(entry) else None
+
+    async def _check(self, entry: Entry) -> bool:
+        hasher = hashlib.sha256()
+        loop = asyncio.get_running_loop()
+        try:
+            async with aclosing(self._store.read(entry.digest)) as pieces:
+                async for piece in pieces:
+                    await loop.run_in_executor(self._hashing, hasher.update, piece)
+        except StoreError as e:
+            if isinstance(e.__cause__, FileNotFoundError):
+                return False
+            log.error("%s cannot be read and is put aside: %s", entry.digest, e)
+        if Digest.of_hex(hasher.hexdigest()) == entry.digest:
+            await self._store.confirm(entry.digest)
+            return True
+        log.error("%s went bad on disk; it is in quarantine/", entry.digest)
+        metrics.INTEGRITY_FAILURES.labels("disk").inc()
+        await self._store.quarantine(entry.digest)
+        return False
+
+    def _start(self, entry: Entry) -> Fill:
+        error, until = self._bad.get(entry.digest, (None, 0.0))
+        if error is not None:
+            if time.monotonic() < until:
+                raise error
+            del self._bad[entry.digest]
+        fill = self._fills[entry.digest] = Fill(entry, self._shop)
+        # The task is ours, not the request's: a client that leaves must not stop it.
+        task = asyncio.create_task(self._run(fill), name=f"fill {entry.path}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return fill
+
+    async def _run(self, fill: Fill) -> None:
+        entry = fill.entry
+        began = time.monotonic()
+        metrics.FILLS_RUNNING.inc()
+        try:
+            await fill.run()
+        finally:
+            metrics.FILLS_RUNNING.dec()
+            if self._fills.get(entry.digest) is fill:
+                del self._fills[entry.digest]
+            self._report(fill, time.monotonic() - began)
+
+    def _report(self, fill: Fill, seconds: float) -> None:
+        entry, error = fill.entry, fill.error
+        outcome = "ok" if error is None else type(error).__name__
+        metrics.FILLS.labels(outcome).inc()
+        if error is None:
+            metrics.FILLED_BYTES.inc(entry.size)
+            what = f"{entry.repo}/{entry.path}"
+            log.info("fetched %s, %d bytes in %.1f s", what, entry.size, seconds)
+        else:
+            log.warning("could not fetch %s/%s: %s", entry.repo, entry.path, error)
+        if isinstance(error, IntegrityError):
+            metrics.INTEGRITY_FAILURES.labels("upstream").inc()
+            self._bad[entry.digest] = (error, time.monotonic() + _REST_AFTER_BAD_S)

@@ -1,0 +1,317 @@
+"""One download in flight: one writer, many readers, verified before anyone can finish."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol, TypeVar
+
+from proxy.errors import DigestMismatch, MirrorError, StoreError
+from proxy.mirror import flock
+from proxy.mirror.misled import Misled
+from proxy.mirror.part import UNKNOWN, Part, Room
+from proxy.mirror.transfer import Extra, Transfer, Tuning
+from proxy.pins.lock import Entry
+from proxy.store.base import BlobStore
+from proxy.upstream.base import Upstream
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+HOLD_BACK = 64 << 10  # bytes at the end that wait for the digest
+ATTEMPTS = 3  # downloads with a wrong digest before we give up
+_HASH_PIECE = 1 << 20
+_HASH_RUN = 8 << 20  # bytes hashed per thread hop
+_POLL_S = 0.2  # how often we look whether another process is done
+
+
+class Reader(Protocol):
+    """A blob that is held or arriving, as a file of which a growing part may be read."""
+
+    @property
+    def file(self) -> BinaryIO:
+        """Valid after the first `ready`."""
+        ...
+
+    async def ready(self, at: int) -> int:
+        """Waits until the byte at offset `at` may be shown; [at, what is returned) may be read.
+
+        Raises: MirrorError, if that will not happen.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Workshop:
+    """What all fills of a process share."""
+
+    store: BlobStore
+    upstream: Upstream
+    spool: Path
+    misled: Misled
+    room: Room
+    disk: Executor  # writes and syncs
+    hashing: Executor  # long runs of CPU work that let go of the GIL
+    extra: Extra
+    tuning: Tuning
+
+    async def on_disk(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self.disk, work)
+
+    async def write(self, work: Callable[[], None]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self.disk, work)
+
+
+class Fill:
+    """Downloads one entry into a part file while readers read that file as it grows.
+
+    The last bytes are held back until the digest is right: a reader can be cut short, but can never
+    finish a body that failed verification. A reader that was shown bytes of an attempt that failed
+    is cut; one that was shown nothing yet waits for the next attempt.
+    """
+
+    def __init__(self, entry: Entry, workshop: Workshop) -> None:
+        self.entry = entry
+        self.error: MirrorError | None = None
+        self.held = False  # verified, adopted, durable
+        self.attempt = 0
+        self.exposed = 0  # how far readers were shown bytes before they were verified
+        self._shop = workshop
+        self._part: Part | None = None
+        self._changed = asyncio.Event()
+
+    @property
+    def front(self) -> int:
+        """Bytes from offset 0 on that are there without a gap."""
+        if self.held:
+            return self.entry.size
+        return self._part.have.front if self._part is not None else 0
+
+    async def run(self) -> None:
+        """Download, verify, adopt. The outcome, whatever it is, reaches every reader."""
+        error: MirrorError | None = StoreError("the download was stopped")
+        try:
+            await self._run()
+            error = None
+        except MirrorError as e:
+            error = e
+        except OSError as e:
+            error = StoreError(f"cannot write {self.entry.path}: {e}")
+        finally:  # also when cancelled, or broken by a bug: nobody may wait for ever
+            self.error = error
+            self.held = error is None
+            if self._part is not None:
+                self._put_down(self._part, error)
+            self._fire()
+
+    async def wait(self) -> None:
+        """Returns when something changed: bytes came, an attempt failed, the fill ended."""
+        await self._changed.wait()
+
+    def follow(self, stop: int) -> Follower:
+        """A reader of bytes up to `stop`."""
+        return Follower(self, stop)
+
+    # --- the download -----------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            part = await self._open()
+            if part is None:
+                return  # another process brought it
+            digest = await self._download(part)
+            if digest == self.entry.digest:
+                await self._adopt(part)
+                return
+            self._shop.upstream.blame(self.entry)
+            if self.exposed:
+                self._shop.misled.add(self.entry.digest, self.exposed)
+            self._part = None
+            await self._shop.on_disk(part.discard)
+            error = DigestMismatch(
+                f"{self.entry.repo}/{self.entry.path}", self.entry.digest, digest
+            )
+            log.error("wrong bytes, attempt %d of %d: %s", self.attempt + 1, ATTEMPTS, error)
+            self.attempt += 1
+            self.exposed = 0
+            self._fire()
+            if self.attempt >= ATTEMPTS:
+                raise error
+
+    async def _open(self) -> Part | None:
+        """The part to fill; None if another process filled it while we waited for its lock."""
+        entry, shop = self.entry, self._shop
+        while True:
+            with suppress(flock.Held):
+                part = await shop.on_disk(
+                    lambda: Part(shop.spool, entry.digest, entry.size, shop.room)
+                )
+                break
+            await asyncio.sleep(_POLL_S)
+            if await shop.store.size(entry.digest) is not None:
+                return None
+        self._part = part
+        if await self._shop.store.size(entry.digest) is not None:
+            return None  # it was adopted between our look into the store and our lock
+        # What readers of an earlier process were shown must be what we verify, or be remembered.
+        if part.exposed == UNKNOWN or part.exposed > part.have.front:
+            shop.misled.add(entry.digest, entry.size)
+        else:
+            self.exposed = part.exposed
+        return part
+
+    async def _download(self, part: Part) -> str:
+        """Bring what is missing and return the digest of the whole."""
+        shop = self._shop
+        transfer = asyncio.create_task(
+            Transfer(
+                self.entry, part, shop.upstream, shop.write, self._fire, shop.extra, shop.tuning
+            ).run(),
+            name=f"transfer {self.entry.path}",
+        )
+        transfer.add_done_callback(lambda _: self._fire())
+        try:
+            digest = await self._hash(part, transfer)
+            await transfer
+            return digest
+        finally:
+            transfer.cancel()
+            with suppress(asyncio.CancelledError, MirrorError):
+                await transfer
+
+    async def _hash(self, part: Part, transfer: asyncio.Task[None]) -> str:
+        """Hash in order, right behind the front, from the page cache."""
+        hasher = hashlib.sha256()
+        loop = asyncio.get_running_loop()
+        at = 0
+        while at < self.entry.size:
+            changed = self._changed
+            front = part.have.front
+            if front > at:
+                stop = min(front, at + _HASH_RUN)
+                await loop.run_in_executor(self._shop.hashing, _hash_run, hasher, part, at, stop)
+                at = stop
+            elif transfer.done():
+                await transfer  # raises what stopped it
+                raise StoreError(f"the download of {self.entry.path} left a gap")
+            else:
+                await changed.wait()
+        return f"sha256:{hasher.hexdigest()}"
+
+    async def _adopt(self, part: Part) -> None:
+        try:
+            await self._shop.store.adopt(self.entry.digest, part.path)
+        except StoreError:
+            # Its pages may be lost although they read well (fsync(2), EIO): never trusted again.
+            self._part = None
+            await self._shop.on_disk(part.discard)
+            raise
+        self._part = None
+        await self._shop.on_disk(part.forget)
+
+    def _put_down(self, part: Part, error: MirrorError | None) -> None:
+        """Keep what is good for the next one; blocking, because we may be cancelled."""
+        self._part = None
+        try:
+            if error is None or (
+                isinstance(error, StoreError) and part.have.total == 0
+            ):  # another process brought the blob: this is an empty new part
+                part.discard()
+            else:
+                part.sync(exposed=self.exposed)
+                part.close()
+        except MirrorError as e:
+            log.warning("a part is thrown away: %s", e)
+            if self.exposed:
+                with suppress(StoreError):
+                    self._shop.misled.add(self.entry.digest, self.exposed)
+            part.discard()
+
+    # --- readers ----------------------------------------------------------------------------------
+
+    def _fire(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def expose(self, limit: int) -> None:
+        """Note that a reader is about to be shown unverified bytes below `limit`."""
+        part = self._part
+        if self.exposed == 0 and part is not None:
+            self.exposed = limit
+            await self._shop.on_disk(part.expose)
+        self.exposed = max(self.exposed, limit)
+
+    def open(self) -> BinaryIO:
+        """The file as it is now, for one reader."""
+        if self._part is not None:
+            return os.fdopen(self._part.descriptor(), "rb", buffering=0)
+        file = self._shop.store.open(self.entry.digest)
+        if file is None:
+            raise StoreError(f"{self.entry.digest} vanished as soon as it was stored")
+        return file
+
+
+class Follower:
+    """Reads a fill as it grows, and never past what may be shown."""
+
+    def __init__(self, fill: Fill, stop: int) -> None:
+        self._fill = fill
+        # Only an answer that runs to the last byte may start before the verdict: a bounded one
+        # could be completed with wrong bytes.
+        self._early = stop == fill.entry.size
+        self._attempt = -1  # whose bytes we were shown
+        self._file: BinaryIO | None = None
+
+    @property
+    def file(self) -> BinaryIO:
+        assert self._file is not None
+        return self._file
+
+    async def ready(self, at: int) -> int:
+        fill = self._fill
+        while True:
+            changed = fill._changed  # one noun in two classes
+            if self._attempt not in (-1, fill.attempt):
+                raise DigestMismatch(fill.entry.path, fill.entry.digest, "other bytes")
+            if fill.held:
+                self._show()
+                return fill.entry.size
+            if fill.error is not None:
+                raise fill.error
+            limit = min(fill.front, fill.entry.size - HOLD_BACK) if self._early else 0
+            if limit > at:
+                attempt = fill.attempt
+                await fill.expose(limit)
+                if attempt == fill.attempt and fill.error is None:
+                    self._show()
+                    return limit
+                continue
+            await changed.wait()
+
+    def _show(self) -> None:
+        if self._file is None:
+            self._file = self._fill.open()
+        self._attempt = self._fill.attempt
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _hash_run(hasher: hashlib._Hash, part: Part, start: int, stop: int) -> None:
+    while start < stop:
+        piece = part.read(start, min(stop, start + _HASH_PIECE))
+        if not piece:
+            raise StoreError(f"{part.path} is shorter than what was written to it")
+        hasher.update(piece)
+        start += len(piece)

@@ -1,0 +1,75 @@
+"""Mirror: the one object that front ends and tasks hold."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from proxy.config import Config
+from proxy.errors import InstanceRunning, StoreError
+from proxy.mirror import flock
+from proxy.mirror.cache import BlobCache
+from proxy.pins.catalog import Catalog
+from proxy.pins.reload import Reloader
+from proxy.store.base import BlobStore
+from proxy.store.recency import Recency
+from proxy.upstream.base import Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """What may be served, where its bytes are, and where missing ones come from."""
+
+    config: Config
+    reloader: Reloader
+    cache: BlobCache
+    store: BlobStore
+    recency: Recency
+    upstream: Upstream  # for bytes: all that are configured, as one
+    authorities: tuple[Upstream, ...]  # those with a say in what a revision means, in order
+
+    @property
+    def catalog(self) -> Catalog:
+        """What may be served now. A request reads it once."""
+        return self.reloader.catalog
+
+    @property
+    def spool(self) -> Path:
+        """Files in progress; on the same file system as the blobs."""
+        return self.cache.spool
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """Only one server works on a data directory. Raises: InstanceRunning."""
+        file = self.config.data / "instance.lock"
+        try:
+            with flock.holding(file) as fd:
+                flock.sign(fd)
+                yield
+        except flock.Held as e:
+            raise InstanceRunning(self.config.data, flock.signature(file)) from e
+
+    @asynccontextmanager
+    async def publishing(self) -> AsyncIterator[None]:
+        """For who stores blobs that no lock file names yet: `sweeping` waits outside.
+
+        Raises: StoreError, if somebody sweeps.
+        """
+        try:
+            with flock.holding(self.config.data / "gc.lock", shared=True):
+                yield
+        except flock.Held as e:
+            raise StoreError("hubpin gc is running here; try again when it is done") from e
+
+    @asynccontextmanager
+    async def sweeping(self) -> AsyncIterator[None]:
+        """For who deletes blobs. Raises: StoreError, if somebody publishes."""
+        try:
+            with flock.holding(self.config.data / "gc.lock"):
+                yield
+        except flock.Held as e:
+            raise StoreError(
+                "a lock, an import or another gc is running here; try again when it is done"
+            ) from e

@@ -1,0 +1,270 @@
+"""Bringing the missing bytes of one part from an upstream, over as many connections as it takes.
+
+One connection asks for all that is missing. If the file is large and that connection turns out to
+be the limit, more are opened, each on a segment ahead of the first gap; the first one gives up the
+part of its range that others took over. Where an upstream cannot start in the middle, one
+connection starts over and what is there already is skipped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from proxy.errors import RangeIgnored, UpstreamOffline, UpstreamUnavailable
+from proxy.mirror.extents import Extents
+from proxy.mirror.part import Part
+from proxy.pins.lock import Entry
+from proxy.upstream.base import Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """When to use how many connections, and when to give up. Sizes are bytes, times seconds."""
+
+    batch: int = 1 << 20  # bytes per write
+    flush_s: float = 0.05  # how long bytes may wait for their batch to fill
+    large: int = 64 << 20  # only what misses this much is fetched over several connections
+    segment: int = 16 << 20  # what a further connection asks for
+    steal: int = 4 << 20  # the least that is taken from a connection near the end
+    slow: float = 32e6  # bytes per second: a connection below is the limit
+    probe_s: float = 0.3  # how long a connection is watched before it is judged
+    tick_s: float = 0.1  # how often it is watched
+    tries: int = 5  # failures in a row without progress
+    failures: int = 20  # failures with little progress between them
+    much: int = 4 << 20  # progress that forgives earlier failures
+    patience_s: float = 12.0  # without a byte, a failure is final after this long
+    longest_wait_s: float = 60.0  # asked to wait longer than this, we give up and pass it on
+    backoff_s: float = 0.2  # doubles with every failure in a row, plus or minus half
+    keep_free: int = 0  # of the disk
+
+
+@dataclass(slots=True)
+class Extra:
+    """How many connections beyond the first all transfers of this process may open."""
+
+    left: int
+
+
+@dataclass(eq=False, slots=True)
+class _Lane:
+    """One connection: [at, stop) is still to come. `stop` may shrink while it runs."""
+
+    at: int
+    stop: int
+    asked: int = 0  # where the range that was asked for ends
+    skip: int = 0  # bytes before `at` that come because the upstream starts at the beginning
+    waited_s: float = 0.0  # for the upstream
+    began: float = 0.0  # when the first byte came; 0 before that
+    came: int = 0  # bytes since then
+    task: asyncio.Task[None] | None = None
+    extra: bool = False
+
+
+@dataclass(slots=True)
+class Transfer:
+    """One attempt at a file, until nothing is missing."""
+
+    entry: Entry
+    part: Part
+    upstream: Upstream
+    in_thread: Callable[[Callable[[], None]], Awaitable[None]]  # runs disk work off the loop
+    progress: Callable[[], None]  # called after bytes were written
+    extra: Extra
+    tuning: Tuning = field(default_factory=Tuning)
+    clock: Callable[[], float] = time.monotonic
+
+    _lanes: list[_Lane] = field(default_factory=list)
+    _width: int = 1
+    _ranges: bool = True  # whether the upstream starts in the middle, as far as we know
+    _strikes: int = 0
+    _failures: int = 0
+    _had: int = 0  # bytes that were there at the last failure
+    _progressed: float = 0.0  # when the last byte was written
+    _syncing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def run(self) -> None:
+        """Returns when every byte is in the part. Raises: UpstreamError, StoreError."""
+        self._progressed = self.clock()
+        try:
+            while self.part.have.total < self.entry.size:
+                self._open_lanes()
+                tasks = [lane.task for lane in self._lanes if lane.task is not None]
+                await asyncio.wait(
+                    tasks, timeout=self.tuning.tick_s, return_when=asyncio.FIRST_COMPLETED
+                )
+                for lane in [one for one in self._lanes if one.task and one.task.done()]:
+                    await self._end(lane)
+                self._widen()
+        finally:
+            for lane in self._lanes:
+                if lane.task is not None:
+                    lane.task.cancel()
+            await asyncio.gather(
+                *(lane.task for lane in self._lanes if lane.task), return_exceptions=True
+            )
+            for lane in list(self._lanes):
+                self._drop(lane)
+
+    # --- lanes ------------------------------------------------------------------------------------
+
+    def _open_lanes(self) -> None:
+        while len(self._lanes) < self._width or not self._lanes:
+            lane = self._next_lane()
+            if lane is None:
+                return
+            lane.extra = bool(self._lanes)
+            if lane.extra:
+                if self.extra.left <= 0:
+                    return
+                self.extra.left -= 1
+            self._lanes.append(lane)
+            lane.task = asyncio.create_task(self._bring(lane), name=f"fetch {self.entry.path}")
+
+    def _next_lane(self) -> _Lane | None:
+        """The first range that nobody brings, else half of what the slowest still has to."""
+        taken = Extents(self.part.have)
+        for lane in self._lanes:
+            taken.add(lane.at, lane.stop)
+        gap = next(taken.gaps(self.entry.size), None)
+        if gap is not None:
+            start, stop = gap
+            if not self._ranges:
+                return _Lane(start, self.entry.size, skip=start)
+            if self._width > 1:
+                stop = min(stop, start + self.tuning.segment)
+            return _Lane(start, stop)
+        longest = max(self._lanes, key=lambda lane: lane.stop - lane.at, default=None)
+        if longest is None or not self._ranges:
+            return None
+        left = longest.stop - longest.at
+        if left < 2 * self.tuning.steal:
+            return None
+        middle = longest.at + left // 2
+        stolen = _Lane(middle, longest.stop)
+        longest.stop = middle
+        return stolen
+
+    def _widen(self) -> None:
+        """Open more connections if the only one is what holds us up."""
+        tuning = self.tuning
+        wanted = self.upstream.connections
+        if self._width > 1 or wanted <= 1 or not self._ranges or len(self._lanes) != 1:
+            return
+        lane = self._lanes[0]
+        elapsed = self.clock() - lane.began
+        if not lane.began or elapsed < tuning.probe_s or lane.stop - lane.at < tuning.large:
+            return
+        if lane.came / elapsed < tuning.slow and lane.waited_s > 0.5 * elapsed:
+            self._width = wanted
+            lane.stop = min(lane.stop, lane.at + tuning.segment)
+
+    async def _bring(self, lane: _Lane) -> None:
+        """Write [at, stop) of the file as it comes. Raises: UpstreamError, StoreError."""
+        tuning, clock = self.tuning, self.clock
+        batch = bytearray()
+        flushed = clock()
+        skip = lane.skip
+        start = 0 if skip else lane.at
+        lane.asked = lane.stop
+        asked = clock()
+        async with aclosing(self.upstream.fetch(self.entry, start, lane.stop)) as body:
+            async for piece in body:
+                chunk, came = piece, clock()
+                if lane.began:
+                    lane.waited_s += came - asked
+                else:
+                    lane.began = came
+                lane.came += len(chunk)
+                if skip:
+                    dropped = min(skip, len(chunk))
+                    skip -= dropped
+                    chunk = chunk[dropped:]
+                batch += chunk[: lane.stop - lane.at - len(batch)]
+                full = lane.at + len(batch) >= lane.stop
+                if full or len(batch) >= tuning.batch or came - flushed >= tuning.flush_s:
+                    await self._write(lane, batch)
+                    batch = bytearray()
+                    flushed = clock()
+                    if lane.at >= lane.stop:
+                        return
+                asked = clock()
+        await self._write(lane, batch)
+        if lane.at < lane.stop:
+            raise UpstreamUnavailable(
+                self.upstream.name, f"{self.entry.path} ended {lane.stop - lane.at} bytes early"
+            )
+
+    async def _write(self, lane: _Lane, batch: bytearray) -> None:
+        if not batch:
+            return
+        start = lane.at
+        await self.in_thread(lambda: self.part.write(start, batch))
+        stop = start + len(batch)
+        lane.at = stop
+        self._progressed = self.clock()
+        self._strikes = 0
+        due = self.part.wrote(start, stop)
+        self.progress()
+        if due and not self._syncing.locked():
+            async with self._syncing:
+                await self.in_thread(self.part.sync)
+
+    def _drop(self, lane: _Lane) -> None:
+        self._lanes.remove(lane)
+        if lane.extra:
+            self.extra.left += 1
+
+    # --- failures ---------------------------------------------------------------------------------
+
+    async def _end(self, lane: _Lane) -> None:
+        self._drop(lane)
+        assert lane.task is not None
+        if lane.task.cancelled() or (error := lane.task.exception()) is None:
+            return
+        if isinstance(error, RangeIgnored) and self._ranges:
+            self._only_from_the_start()
+            return
+        if not isinstance(error, UpstreamUnavailable) or isinstance(error, UpstreamOffline):
+            raise error
+        await self._endure(error)
+
+    def _only_from_the_start(self) -> None:
+        """No more ranges: one connection, which may go on to the end if it began at the start."""
+        self._ranges = False
+        self._width = 1
+        keep = min(self._lanes, key=lambda lane: lane.at, default=None)
+        for lane in self._lanes:
+            if lane is keep:
+                lane.stop = lane.asked or lane.stop
+            elif lane.task is not None:
+                lane.task.cancel()
+
+    async def _endure(self, error: UpstreamUnavailable) -> None:
+        """Wait before the next try, or raise `error` if there is no use in one."""
+        tuning = self.tuning
+        forgiven = self.part.have.total - self._had >= tuning.much
+        self._failures = 1 if forgiven else self._failures + 1
+        self._had = self.part.have.total
+        self._strikes += 1
+        if self._lanes:  # others go on; perhaps the upstream does not like so many of us
+            self._width = max(1, len(self._lanes))
+            return
+        wait = tuning.backoff_s * 2 ** (self._strikes - 1) * random.uniform(0.5, 1.5)  # noqa: S311  # jitter
+        if error.retry_after_s is not None:
+            if error.retry_after_s > tuning.longest_wait_s:
+                raise error
+            wait = max(wait, error.retry_after_s)
+            self._progressed = self.clock() + wait  # being told to wait is not silence
+        silent_s = self.clock() - self._progressed
+        if (
+            self._strikes >= tuning.tries
+            or self._failures >= tuning.failures
+            or silent_s > tuning.patience_s
+        ):
+            raise error
+        await asyncio.sleep(wait)

@@ -1,0 +1,66 @@
+"""Keeps the Catalog current; a bad edit changes nothing but a log line and a gauge."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from proxy.errors import ConfigError
+from proxy.pins import allowlist as allowlists
+from proxy.pins import catalog as catalogs
+from proxy.pins import lock as locks
+from proxy.pins.catalog import Catalog
+from proxy.telemetry import metrics
+
+log = logging.getLogger(__name__)
+
+
+class Reloader:
+    """Holds the catalog in force."""
+
+    def __init__(self, allowlist: Path, lock: Path) -> None:
+        """Raises: ConfigError."""
+        self._allowlist = allowlist
+        self._lock = lock
+        self.error: ConfigError | None = None  # why the newest edit is not in force
+        self.catalog = self._load()
+
+    def reload(self) -> bool:
+        """Put the files in force as they are now; False if they are broken."""
+        try:
+            catalog = self._load()
+        except ConfigError as e:
+            self.error = e
+            metrics.CATALOG_STALE.set(1)
+            log.error("keeping the previous catalog: %s", e)
+            return False
+        changes = _changes(self.catalog, catalog)
+        self.catalog = catalog
+        self.error = None
+        metrics.CATALOG_STALE.set(0)
+        for change in changes:
+            log.info("catalog: %s", change)
+        return True
+
+    def _load(self) -> Catalog:
+        catalog = catalogs.build(allowlists.load(self._allowlist), locks.load(self._lock))
+        metrics.PAIRS_UNLOCKED.set(sum(1 for _ in catalog.unlocked()))
+        return catalog
+
+
+def _changes(old: Catalog, new: Catalog) -> list[str]:
+    """What is different, one line each, for the log."""
+    before = {snapshot.pair: snapshot for snapshot in old.snapshots()}
+    after = {snapshot.pair: snapshot for snapshot in new.snapshots()}
+    lines = [f"{pair} is served no more" for pair in sorted(before.keys() - after.keys())]
+    for pair in sorted(after):
+        was, now = before.get(pair), after[pair]
+        if was is None:
+            lines.append(f"{pair} is served at {now.commit}")
+        elif was.commit != now.commit:
+            lines.append(f"{pair} moved from {was.commit} to {now.commit}")
+        elif was.fingerprint != now.fingerprint:
+            lines.append(f"{pair} serves other files now: {now.fingerprint}")
+    waiting = {one.pair for one in new.unlocked()} - {one.pair for one in old.unlocked()}
+    lines += [f"{pair} is allowed and not locked yet" for pair in sorted(waiting)]
+    return lines

@@ -1,0 +1,33 @@
+"""Every metric. Labels have bounded values: never a repository, a path or an address."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+
+REGISTRY = CollectorRegistry()
+
+REQUESTS = Counter("hubpin_requests_total", "Answers, by status.", ["status"], registry=REGISTRY)
+SENT_BYTES = Counter("hubpin_sent_bytes_total", "Bytes of blobs sent.", registry=REGISTRY)
+FILLS = Counter("hubpin_fills_total", "Downloads that ended.", ["outcome"], registry=REGISTRY)
+FILLS_RUNNING = Gauge("hubpin_fills_running", "Downloads in flight.", registry=REGISTRY)
+FILLED_BYTES = Counter(
+    "hubpin_filled_bytes_total", "Bytes fetched and verified.", registry=REGISTRY
+)
+INTEGRITY_FAILURES = Counter(
+    "hubpin_integrity_failures_total",
+    "Bytes that were not the locked bytes, by where they came from.",
+    ["source"],
+    registry=REGISTRY,
+)
+CATALOG_STALE = Gauge(
+    "hubpin_catalog_stale", "1 while a broken edit keeps the old catalog in force.",
+    registry=REGISTRY,
+)  # fmt: skip
+PAIRS_UNLOCKED = Gauge(
+    "hubpin_pairs_unlocked", "Pairs that are allowed and not locked.", registry=REGISTRY
+)
+
+
+def render() -> bytes:
+    """All metrics in Prometheus' text format."""
+    return generate_latest(REGISTRY)
