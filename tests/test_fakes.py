@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from contextlib import aclosing
+import http.client
+import json
+from collections.abc import Iterator
+from contextlib import aclosing, closing
+from urllib.parse import quote, urlsplit
 
 import pytest
 
@@ -12,7 +16,9 @@ from proxy.errors import RangeIgnored, UpstreamUnavailable
 from proxy.hub.names import RepoId, Revision
 from proxy.pins.lock import Entry
 from proxy.upstream.base import Upstream
+from tests.fakes.acme import ODD_NAMES, WEIGHTS_SIZE, acme_world
 from tests.fakes.content import BLOCK, Content, Twisted
+from tests.fakes.hub_server import HubServer
 from tests.fakes.memory import FakeHub
 from tests.fakes.world import Repo, lfs, regular
 
@@ -127,3 +133,172 @@ async def test_a_fetch_waits_at_the_gate() -> None:
     hub.gate.set()
     assert await task == DATA
     assert hub.active == 0
+
+
+# --- the Hub on sockets --------------------------------------------------------------------------
+
+Headers = dict[str, str]
+WEIGHTS = "/acme/tiny/resolve/main/model.safetensors"
+WEIGHTS_CONTENT = Content("tiny main", WEIGHTS_SIZE)
+
+
+@pytest.fixture
+def server() -> Iterator[HubServer]:
+    with HubServer(acme_world(many=30)) as hub:
+        yield hub
+
+
+class Answer:
+    """What a client without any patience or cleverness got."""
+
+    def __init__(
+        self, url: str, *, method: str = "GET", headers: Headers | None = None, body: str = ""
+    ) -> None:
+        parts = urlsplit(url)
+        target = parts.path + (f"?{parts.query}" if parts.query else "")
+        with closing(http.client.HTTPConnection(parts.netloc, timeout=5)) as connection:
+            connection.request(method, target, body or None, headers or {})
+            reply = connection.getresponse()
+            self.status = reply.status
+            self.headers = {name.lower(): value for name, value in reply.getheaders()}
+            self.body = reply.read()
+
+    @property
+    def json(self) -> object:
+        return json.loads(self.body)
+
+
+def get(url: str, *, headers: Headers | None = None) -> Answer:
+    """Follows one redirect, as to the CDN, without the Authorization."""
+    answer = Answer(url, headers=headers)
+    if answer.status in (302, 307, 308):
+        kept = {name: v for name, v in (headers or {}).items() if name != "Authorization"}
+        location = answer.headers["location"]
+        origin = "{0.scheme}://{0.netloc}".format(urlsplit(url))
+        return Answer(location if "://" in location else origin + location, headers=kept)
+    return answer
+
+
+def test_an_lfs_file_is_a_redirect_to_a_signed_url(server: HubServer) -> None:
+    answer = Answer(server.url + WEIGHTS, method="HEAD")
+    assert answer.status == 302
+    assert answer.headers["location"].startswith(server.cdn_url)
+    assert answer.headers["x-linked-etag"] == f'"{WEIGHTS_CONTENT.sha256()}"'
+    assert answer.headers["x-linked-size"] == str(WEIGHTS_SIZE)
+    assert answer.headers["x-repo-commit"] == server.sha("acme/tiny")
+    assert 'rel="xet-auth"' in answer.headers["link"]
+    whole = get(server.url + WEIGHTS)
+    assert whole.body == WEIGHTS_CONTENT.read(0, WEIGHTS_SIZE)
+    part = get(server.url + WEIGHTS, headers={"Range": "bytes=1000000-1000009"})
+    assert part.status == 206
+    assert part.body == WEIGHTS_CONTENT.read(1_000_000, 1_000_010)
+    assert part.headers["content-range"] == f"bytes 1000000-1000009/{WEIGHTS_SIZE}"
+    assert server.cdn_gets("model.safetensors") == 2
+    assert server.cdn_bytes == WEIGHTS_SIZE + 10
+
+
+def test_every_revision_has_bytes_of_its_own(server: HubServer) -> None:
+    world = acme_world(many=0)
+    for revision in ("main", "feature/x", "v1.0", "refs/pr/1"):
+        for spelling in {revision, quote(revision, safe="")}:
+            answer = get(f"{server.url}/acme/tiny/resolve/{spelling}/config.json")
+            assert answer.json == {**json.loads(answer.body), "revision_of_the_fixture": revision}
+            assert answer.headers["x-repo-commit"] == world.repo("acme/tiny").at(revision).sha
+
+
+def test_odd_names_are_found_under_their_encoded_spelling(server: HubServer) -> None:
+    for name in ODD_NAMES:
+        answer = get(f"{server.url}/acme/tiny/resolve/main/{quote(name)}")
+        assert answer.body == f"{name} at main\n".encode()
+    assert get(f"{server.url}/acme/tiny/resolve/main/empty.txt").body == b""
+
+
+def test_the_cdn_refuses_tokens_and_forged_signatures(server: HubServer) -> None:
+    url = Answer(server.url + WEIGHTS, method="HEAD").headers["location"]
+    assert Answer(url, headers={"Authorization": "Bearer x"}).status == 400
+    assert Answer(url.replace("Signature=", "Signature=0")).status == 403
+    assert Answer(url).status == 200
+    server.set(url_life_s=-1.0)
+    assert get(server.url + WEIGHTS).status == 403
+
+
+def test_a_tree_comes_in_pages(server: HubServer) -> None:
+    server.set(page_size=7)
+    url = f"{server.url}/api/models/acme/many/tree/main?recursive=true"
+    paths: list[str] = []
+    pages = 0
+    while url:
+        answer = Answer(url)
+        rows = json.loads(answer.body)
+        paths += [row["path"] for row in rows if row["type"] == "file"]
+        url = answer.headers.get("link", "").partition(">")[0].lstrip("<")
+        pages += 1
+    assert len(paths) == len(set(paths)) == 30
+    assert pages == 5
+
+
+def test_the_api_describes_a_repository(server: HubServer) -> None:
+    api = f"{server.url}/api/models/acme/tiny"
+    info = json.loads(Answer(f"{api}/revision/main?blobs=true").body)
+    assert info["sha"] == server.sha("acme/tiny")
+    assert info["pipeline_tag"] == "text-classification"
+    sizes = {row["rfilename"]: row["size"] for row in info["siblings"]}
+    assert sizes["model.safetensors"] == WEIGHTS_SIZE
+    refs = json.loads(Answer(f"{api}/refs?include_prs=1").body)
+    assert {ref["name"] for ref in refs["branches"]} == {"main", "feature/x"}
+    assert [ref["name"] for ref in refs["pullRequests"]] == ["refs/pr/1"]
+    assert len(json.loads(Answer(f"{api}/commits/main").body)) == 2
+    folder = json.loads(Answer(f"{api}/tree/main/sub%2Fdir").body)
+    assert [row["path"] for row in folder] == ["sub/dir/deep"]
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    for headers, body in (
+        (form, "paths=config.json&paths=absent&expand=False"),
+        ({"Content-Type": "application/json"}, '{"paths":["config.json","absent"]}'),
+    ):
+        answer = Answer(f"{api}/paths-info/main", method="POST", headers=headers, body=body)
+        assert [row["path"] for row in json.loads(answer.body)] == ["config.json"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        ("/api/models/acme/none", 401, "RepoNotFound"),
+        ("/acme/none/resolve/main/x", 401, "RepoNotFound"),
+        ("/acme/tiny/resolve/v9/config.json", 404, "RevisionNotFound"),
+        ("/acme/tiny/resolve/main/absent", 404, "EntryNotFound"),
+        ("/api/models/acme/tiny/tree/main/absent", 404, "EntryNotFound"),
+        ("/datasets/acme/tiny/resolve/main/config.json", 401, "RepoNotFound"),
+    ],
+)
+def test_refusals_carry_the_hubs_codes(
+    server: HubServer, path: str, status: int, code: str
+) -> None:
+    answer = Answer(server.url + path)
+    assert (answer.status, answer.headers["x-error-code"]) == (status, code)
+
+
+def test_restricted_repositories_want_the_token(server: HubServer) -> None:
+    bearer = {"Authorization": f"Bearer {server.settings.token}"}
+    config = f"{server.url}/solo/resolve/main/config.json"
+    server.restrict("solo", gated="manual")
+    assert Answer(config).headers["x-error-code"] == "GatedRepo"
+    assert Answer(config, headers=bearer).status == 200
+    assert Answer(config, headers={"Authorization": "Bearer wrong"}).status == 401
+    server.restrict("solo", gated="manual", granted=False)
+    assert Answer(config, headers=bearer).status == 403
+    server.restrict("solo", private=True)
+    assert Answer(config).headers["x-error-code"] == "RepoNotFound"
+    assert Answer(config, headers=bearer).status == 200
+
+
+def test_the_world_changes_while_it_is_served(server: HubServer) -> None:
+    config = f"{server.url}/acme/tiny/resolve/v1.0/config.json"
+    before = server.sha("acme/tiny", "v1.0")
+    moved = server.move("acme/tiny", "v1.0", "main")
+    assert moved != before
+    assert Answer(config).headers["x-repo-commit"] == moved
+    server.rename("acme/tiny", "acme/small")
+    assert Answer(config).headers["location"].startswith("/acme/small/")
+    assert get(config).status == 200
+    server.delete("acme/small")
+    assert get(config).status == 401

@@ -112,6 +112,30 @@ class Twisted:
         return _git_oid(self)
 
 
+@dataclass(frozen=True, slots=True)
+class Longer:
+    """The right bytes up to `end`, and more that nobody asked for."""
+
+    right: Blob
+    end: int
+    by: int
+
+    @property
+    def size(self) -> int:
+        return self.end + self.by
+
+    def read(self, start: int, stop: int) -> bytes:
+        stop = min(stop, self.size)
+        content = self.right.read(start, min(stop, self.end)) if start < self.end else b""
+        return content + b"+" * (stop - start - len(content))
+
+    def sha256(self) -> str:
+        return _sha256(self)
+
+    def git_oid(self) -> GitOid:
+        return _git_oid(self)
+
+
 _INVERTED = bytes(255 - byte for byte in range(256))
 
 
