@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator
 import msgspec
 from yarl import URL
 
-from proxy.errors import InvalidName, UpstreamError, UpstreamMissing, UpstreamUnavailable
+from proxy.errors import InvalidName, UpstreamError, UpstreamUnavailable
 from proxy.hub import urls, wire
 from proxy.hub.names import CommitSha, RepoId, Revision
 from proxy.hub.wire import RefKind, RepoInfo, TreeEntry
@@ -57,14 +57,20 @@ class HubApi:
         return info
 
     async def tree(self, repo: RepoId, commit: CommitSha) -> AsyncGenerator[TreeEntry]:
-        try:
-            page, following = await self._tree_page(repo, commit, "recursive=true&expand=false")
-        except Renamed as e:
-            await self.confirm(repo, commit, e)
-            page, following = await self._tree_page(repo, commit, "recursive=true&expand=false")
+        query: str | None = "recursive=true&expand=false"
         paths: set[str] = set()
         seen: set[str] = set()
-        while True:
+        while query is not None:
+            if query in seen or len(seen) >= self._exchange.limits.pages:
+                raise UpstreamUnavailable(
+                    self._name, f"the tree of {repo} does not end: page {len(seen) + 1}"
+                )
+            seen.add(query)
+            try:
+                page, following = await self._tree_page(repo, commit, query)
+            except Renamed as e:
+                await self.confirm(repo, commit, e)
+                page, following = await self._tree_page(repo, commit, query)
             for entry in page:
                 if entry.path in paths:
                     raise UpstreamUnavailable(
@@ -72,14 +78,7 @@ class HubApi:
                     )
                 paths.add(entry.path)
                 yield entry
-            if following is None:
-                return
-            if following in seen or len(seen) >= self._exchange.limits.pages:
-                raise UpstreamUnavailable(
-                    self._name, f"the tree of {repo} does not end: page {len(seen) + 2}"
-                )
-            seen.add(following)
-            page, following = await self._tree_page(repo, commit, following)
+            query = following
 
     async def confirm(self, repo: RepoId, commit: CommitSha, renamed: Renamed) -> None:
         """Ask the API whether this commit is at home in the repository that we were sent to.
@@ -171,14 +170,18 @@ class HubApi:
 
         Tried again after a failure that may pass; `Manners` spaces the tries.
         """
-        for left in reversed(range(self._exchange.limits.tries)):
+        limits, clock = self._exchange.limits, self._exchange.clock
+        tries, began = 0, clock()
+        while True:
+            tries += 1
             try:
                 return await self._json_once(path, repo, what)
             except Transient as e:
-                if not left or (e.retry_after_s or 0) > self._exchange.limits.wait_s:
+                if tries >= limits.tries or clock() - began > limits.patience_s:
+                    raise
+                if (e.retry_after_s or 0) > limits.wait_s:
                     raise
                 log.info("%s, trying again", e)
-        raise UpstreamMissing(self._name, "it was never asked")  # tries is at least 1
 
     async def _json_once(
         self, path: str, repo: RepoId | None, what: str

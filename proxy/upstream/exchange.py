@@ -44,6 +44,7 @@ class Limits:
     slow_rate: int = 8 * 1024  # bytes per second that it must reach on average
     wait_s: float = 60.0  # of waiting that an upstream may ask for
     tries: int = 4  # of a metadata request
+    patience_s: float = 30.0  # after which it is not tried again
     json_size: int = 64 << 20  # bytes of one JSON answer
     pages: int = 10_000  # of one tree
 
@@ -169,7 +170,7 @@ class Exchange:
         manners: Manners,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.base = str(config.url).rstrip("/")
+        self.base = str(config.url.with_query(None).with_fragment(None)).rstrip("/")
         self.name = self.base
         self.limits = limits
         self.clock = clock
@@ -278,6 +279,8 @@ class Exchange:
         return location
 
     def _check_encoding(self, response: aiohttp.ClientResponse) -> None:
+        if response.status not in (200, 206):
+            return  # an error page is never read
         encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
         if encoding not in ("", "identity"):
             raise UpstreamUnavailable(
@@ -315,7 +318,9 @@ class Exchange:
 
 def _origin_key(url: URL) -> str:
     # The Hub counts its API and its files apart (huggingface.co/docs/hub/rate-limits).
-    return f"{url.origin()} {'api' if '/api/' in url.raw_path else 'files'}"
+    path = url.raw_path
+    api = "/api/" in path and "/api/resolve-cache/" not in path
+    return f"{url.origin()} {'api' if api else 'files'}"
 
 
 def _reason(e: Exception) -> str:

@@ -36,7 +36,7 @@ class HubUpstream:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         limits = limits or Limits()
-        manners = manners or Manners(str(config.url).rstrip("/"), Pace(cap_s=limits.wait_s))
+        manners = manners or Manners(str(config.url), Pace(cap_s=limits.wait_s))
         self._exchange = Exchange(config, timeouts, limits, manners, clock)
         self._api = HubApi(self._exchange)
         self._connections = config.connections
