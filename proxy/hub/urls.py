@@ -67,7 +67,7 @@ def parse(raw_path: str) -> Address:
     """
     if len(raw_path) > MAX_PATH_BYTES:
         raise InvalidName("path", raw_path, f"longer than {MAX_PATH_BYTES} bytes")
-    segments = tuple(_decode(segment) for segment in raw_path.lstrip("/").split("/"))
+    segments = segments_of(raw_path)
     if segments[0] == "api":
         return _parse_api(segments)
     kind = RepoType.MODEL
@@ -81,6 +81,11 @@ def parse(raw_path: str) -> Address:
             repo = _repo(kind, rest[:at])
             return FileAddress(repo, rest[at], rest[at + 1 :])
     return OtherAddress(segments)
+
+
+def segments_of(raw_path: str) -> tuple[str, ...]:
+    """The decoded segments of a raw path. Raises: InvalidName."""
+    return tuple(_decode(segment) for segment in raw_path.lstrip("/").split("/"))
 
 
 def _parse_api(segments: tuple[str, ...]) -> Address:

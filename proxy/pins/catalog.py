@@ -21,7 +21,7 @@ from proxy.pins.lock import Entry, Lock, Pin
 MAIN = Revision("main")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Snapshot:
     """Every file of a pair that may be served, at its locked commit."""
 
@@ -87,7 +87,7 @@ class _Repo:
     default: Revision | None  # the answer for no revision at all
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Catalog:
     """What may be served now. A request reads it once and holds on to what it got."""
 

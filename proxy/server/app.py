@@ -1,0 +1,144 @@
+"""Requests → handlers; nothing else.
+
+There is no router: a Hub URL is only understood by `hub/urls.py`, because where its revision ends
+depends on the lock, and a dictionary of repositories does not grow slower with their number.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import re
+import secrets
+
+from aiohttp import web
+
+from proxy.errors import InvalidName, MirrorError, ReadOnly, Refused
+from proxy.hub import urls
+from proxy.hub.urls import ApiAddress, FileAddress, ListAddress, OtherAddress
+from proxy.server import api, blobs, errors, health, resolve
+from proxy.server.site import Call, Site
+from proxy.telemetry import metrics
+
+log = logging.getLogger(__name__)
+
+_WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+# RFC 9112 §3.2: exactly one host, with a port perhaps. No userinfo, no path, no list.
+_HOST = re.compile(r"(?:[A-Za-z0-9._~\-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+_WELCOME = """hubpin: a mirror of the Hugging Face Hub that serves locked versions only.
+
+Use it:   export HF_ENDPOINT=http://{host}
+What it serves, and at which commits:   http://{host}/-/status
+"""
+
+
+class Front:
+    """Answers every request. Its errors go through one place: `__call__`."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._run = secrets.token_hex(4)
+        self._count = itertools.count(1)
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        call = Call(self._site, request, f"{self._run}-{next(self._count):x}")
+        try:
+            response = await self._route(call)
+        except MirrorError as e:
+            response = errors.answer(e, request, self._site.mirror.config.contact)
+            self._log(call, response.status, e)
+        except web.HTTPException as e:  # aiohttp's own: a body that is too large
+            response = errors.plain(e.status, "BadRequest", e.reason)
+        metrics.REQUESTS.labels(str(response.status)).inc()
+        if not response.prepared:
+            response.headers["X-Request-Id"] = call.id
+            response.headers.setdefault("X-Content-Type-Options", "nosniff")
+        return response
+
+    async def _route(self, call: Call) -> web.StreamResponse:
+        request = call.request
+        target = request.raw_path
+        if not target.startswith("/"):
+            return errors.plain(404, "NotFound", "this is a mirror, not a forward proxy")
+        host = request.headers.get("Host")
+        if (host is None and request.version >= (1, 1)) or (host and not _HOST.fullmatch(host)):
+            raise InvalidName("Host header", host or "", "RFC 9112 asks for one host")
+        path = target.partition("?")[0].partition("#")[0]
+        if path.startswith("/-/") or path in ("/", "/metrics"):
+            return await self._own(call, path)
+        address = urls.parse(path)
+        if request.method not in ("GET", "HEAD"):
+            return await self._other_method(call, address)
+        match address:
+            case FileAddress():
+                return await resolve.file(call, address)
+            case ApiAddress(verb="paths-info"):
+                return _not_allowed("POST")
+            case ApiAddress():
+                return await api.repository(call, address)
+            case ListAddress():
+                return api.listing(call, address)
+        return self._rest(call, address)
+
+    async def _other_method(self, call: Call, address: urls.Address) -> web.StreamResponse:
+        method = call.request.method
+        if method == "POST" and isinstance(address, ApiAddress) and address.verb == "paths-info":
+            return await api.repository(call, address)
+        if method == "POST" and address == OtherAddress(("v1", "telemetry")):
+            return errors.plain(404, "NotFound", "no telemetry is taken here")
+        if method in _WRITES:
+            raise ReadOnly
+        return _not_allowed("GET, HEAD")
+
+    async def _own(self, call: Call, path: str) -> web.StreamResponse:
+        if call.request.method not in ("GET", "HEAD"):
+            return _not_allowed("GET, HEAD")
+        match path:
+            case "/":
+                return web.Response(text=_WELCOME.format(host=call.request.headers.get("Host", "")))
+            case "/metrics":
+                return health.prometheus()
+            case "/-/healthy":
+                return health.healthy()
+            case "/-/ready":
+                return health.ready(self._site)
+            case "/-/status":
+                return await health.status(call)
+            case "/-/lock":
+                return blobs.lock(call)
+        text = "/".join(urls.segments_of(path)[1:])
+        if text.startswith("sums/"):
+            return await blobs.sums(call, text.removeprefix("sums/"))
+        if text.startswith("blobs/"):
+            return await blobs.blob(call, text.removeprefix("blobs/"))
+        return errors.plain(404, "NotFound", "no such page here")
+
+    def _rest(self, call: Call, address: OtherAddress) -> web.StreamResponse:
+        """What clients ask besides repositories, and everything odd."""
+        match address.segments:
+            case ("api", "agent-harnesses"):
+                # huggingface_hub ≥ 1.20 asks once per process until it gets a 200.
+                return call.json(b'{"standardEnvVars":[],"harnesses":{}}')
+            case ("api", "whoami-v2"):
+                return errors.plain(401, "Unauthorized", "no login is needed here")
+        return errors.plain(404, "NotFound", "this mirror has no such page")
+
+    def _log(self, call: Call, status: int, error: MirrorError) -> None:
+        request = call.request
+        level = logging.INFO if isinstance(error, Refused) else logging.WARNING
+        log.log(
+            level,
+            "%s %s %s %a: %d %s",
+            call.id,
+            request.remote,
+            request.method,
+            request.raw_path[:500],
+            status,
+            error,
+        )
+
+
+def _not_allowed(methods: str) -> web.Response:
+    response = errors.plain(405, "MethodNotAllowed", f"allowed here: {methods}")
+    response.headers["Allow"] = methods
+    return response

@@ -1,0 +1,102 @@
+"""Error → answer: the only such table.
+
+Codes are the Hub's, because its client turns them into its own exceptions (huggingface_hub,
+utils/_http.py, hf_raise_for_status). Messages go out three ways because each client shows another
+one: `X-Error-Message` (Python), `X-HF-Warning` (printed by huggingface_hub ≥ 1.2 above its own
+error) and the JSON body (JavaScript, curl).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+
+from aiohttp import web
+
+from proxy import errors
+
+# First match wins, so subclasses come before their bases.
+_ANSWERS: tuple[tuple[type[errors.MirrorError], int, str], ...] = (
+    (errors.RevisionNotAllowed, 404, "RevisionNotFound"),
+    (errors.RevisionNotPinned, 404, "RevisionNotFound"),
+    (errors.EntryNotFound, 404, "EntryNotFound"),
+    (errors.RepoNotAllowed, 404, "RepoNotFound"),
+    (errors.ReadOnly, 403, "ReadOnly"),
+    (errors.InvalidName, 400, "BadRequest"),
+    (errors.UpstreamForbidden, 403, "GatedRepo"),
+    (errors.UpstreamMissing, 502, "UpstreamMissing"),
+    (errors.UpstreamError, 504, "UpstreamUnavailable"),
+    (errors.IntegrityError, 502, "IntegrityError"),
+    (errors.StoreFull, 507, "StorageFull"),
+    (errors.StoreError, 500, "StoreError"),
+)
+# Refusals that an admin can lift, so the reader is told whom to ask.
+_ASKABLE = (errors.RepoNotAllowed, errors.RevisionNotAllowed, errors.RevisionNotPinned)
+_OLD_CLIENT = re.compile(r"\bhf_hub/0\.")
+_NOT_HEADER = re.compile(r"[^\x20-\x7e]+")
+
+
+def answer(error: errors.MirrorError, request: web.BaseRequest, contact: str) -> web.Response:
+    """The answer that says what went wrong, in every way that some client shows."""
+    message = str(error)
+    if isinstance(error, _ASKABLE):
+        message = f"{message}. Ask {contact or 'the admin of this mirror'} to allow it"
+    retry_after_s = _retry_after(error)
+    if retry_after_s is not None:
+        status, code = busy_status(request), "Busy"
+    else:
+        status, code = next(
+            ((s, c) for kind, s, c in _ANSWERS if isinstance(error, kind)), (500, "InternalError")
+        )
+    response = plain(status, code, message)
+    if isinstance(error, errors.EntryNotFound):
+        # With the commit the client remembers the absence and never asks again.
+        response.headers["X-Repo-Commit"] = error.commit
+    if retry_after_s is not None:
+        response.headers["Retry-After"] = str(retry_after_s)
+    if isinstance(error, errors.Refused) and not isinstance(error, errors.EntryNotFound):
+        topic = _topic(error)
+        response.headers["X-HF-Warning"] = header_text(f"{topic}; [mirror] {message}")
+    return response
+
+
+def plain(status: int, code: str, message: str) -> web.Response:
+    """An error that no MirrorError stands for."""
+    return web.Response(
+        status=status,
+        body=json.dumps({"error": message}).encode(),
+        content_type="application/json",
+        headers={"X-Error-Code": code, "X-Error-Message": header_text(message)},
+    )
+
+
+def busy_status(request: web.BaseRequest) -> int:
+    """How to say "later": huggingface_hub 0.x retries a file on 503 and gives up on 429, 1.x and
+    2.x do the reverse; everybody else knows 503."""
+    agent = request.headers.get("User-Agent", "")
+    return 503 if _OLD_CLIENT.search(agent) or "hf_hub/" not in agent else 429
+
+
+def header_text(text: str) -> str:
+    """One line of printable ASCII: UTF-8 in a header becomes noise in old clients."""
+    return _NOT_HEADER.sub("?", text)[:1000]
+
+
+def _retry_after(error: errors.MirrorError) -> int | None:
+    """Seconds, if the same request will do later."""
+    if isinstance(error, errors.Busy):
+        return error.retry_after_s
+    if isinstance(error, errors.UpstreamUnavailable) and error.retry_after_s is not None:
+        return max(1, math.ceil(error.retry_after_s))
+    return None
+
+
+def _topic(error: errors.Refused) -> str:
+    """Clients print a warning once per topic and process, so each pair has its own."""
+    match error:
+        case errors.RevisionNotAllowed() | errors.RevisionNotPinned():
+            return f"hubpin {error.repo}@{error.revision}".replace(";", "")
+        case errors.RepoNotAllowed():
+            return f"hubpin {error.repo}"
+    return "hubpin"

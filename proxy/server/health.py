@@ -1,0 +1,113 @@
+"""/-/healthy, /-/ready, /-/status and /metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from importlib.metadata import version
+
+from aiohttp import web
+
+from proxy.errors import BlobAltered
+from proxy.hub.names import Digest
+from proxy.hub.wire import Json
+from proxy.pins.catalog import Snapshot
+from proxy.server import bodies
+from proxy.server.site import Call, Site
+from proxy.telemetry import metrics
+
+VERSION = version("hubpin")
+_YIELD_EVERY = 500  # stats between letting others run
+
+
+def healthy() -> web.Response:
+    """The process answers."""
+    return web.Response(text="ok\n")
+
+
+def ready(site: Site) -> web.Response:
+    """Requests are welcome: the catalog is loaded and nobody asked us to stop."""
+    if site.stopping:
+        return web.Response(status=503, text="stopping\n", headers={"Retry-After": "5"})
+    return web.Response(text="ready\n")
+
+
+def prometheus() -> web.Response:
+    return web.Response(
+        body=metrics.render(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+    )
+
+
+async def status(call: Call) -> web.Response:
+    """What an admin wants to know at 3 a.m., as JSON."""
+    return call.json(bodies.encode(await status_json(call.site)))
+
+
+async def status_json(site: Site) -> Json:
+    mirror = site.mirror
+    catalog = mirror.catalog
+    held: dict[Digest, bool] = {}
+    disk = os.statvfs(mirror.config.data)
+    free = disk.f_bavail * disk.f_frsize
+    error = mirror.reloader.error
+    return {
+        "version": VERSION,
+        "pid": os.getpid(),
+        "ready": not site.stopping,
+        "started": int(site.started),
+        "uptime_s": int(time.time() - site.started),
+        "config": str(mirror.config.file) if mirror.config.file else None,
+        "data": str(mirror.config.data),
+        "offline": mirror.config.offline,
+        "upstream": mirror.upstream.name,
+        "catalog_error": str(error) if error else None,
+        "pairs": [await _pair(site, one, held) for one in catalog.snapshots()],
+        "unlocked": [_unlocked(site, one.pair) for one in catalog.unlocked()],
+        "fills": [
+            {
+                "repo": fill.entry.repo,
+                "path": fill.entry.path,
+                "size": fill.entry.size,
+                "done": fill.front,
+            }
+            for fill in mirror.cache.fills
+        ],
+        "disk": {
+            "free": free,
+            "keep_free": mirror.config.keep_free,
+            "room": free > mirror.config.keep_free,
+        },
+    }
+
+
+async def _pair(site: Site, snapshot: Snapshot, held: dict[Digest, bool]) -> Json:
+    files = bytes_ = 0
+    for number, entry in enumerate(snapshot.files.values()):
+        if entry.digest not in held:
+            try:
+                size = await site.mirror.store.size(entry.digest)
+            except BlobAltered:
+                size = None
+            held[entry.digest] = size == entry.size
+        if held[entry.digest]:
+            files += 1
+            bytes_ += entry.size
+        if number % _YIELD_EVERY == 0:
+            await asyncio.sleep(0)
+    return {
+        "pair": snapshot.pair,
+        "commit": snapshot.commit,
+        "fingerprint": snapshot.fingerprint,
+        "license": snapshot.pin.license,
+        "date": snapshot.pin.date,
+        "files": len(snapshot.files),
+        "bytes": snapshot.size,
+        "held_files": files,
+        "held_bytes": bytes_,
+    }
+
+
+def _unlocked(site: Site, pair: str) -> Json:
+    failures = {str(name): str(error) for name, error in site.autolock.failures.items()}
+    return {"pair": pair, "error": failures.get(pair)}

@@ -1,0 +1,93 @@
+"""RFC 9110: what part of a file a request wants, and whether it wants one at all. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_RANGE = re.compile(r"bytes=[ \t]*(?:([0-9]+)-([0-9]*)|-([0-9]+))[ \t]*", re.ASCII | re.IGNORECASE)
+_TAG = re.compile(r'\s*(W/)?"([\x21\x23-\x7e\x80-\xff]*)"\s*(?:,|$)')
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """200, the whole file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """206, the bytes [start, stop)."""
+
+    start: int
+    stop: int
+    open_ended: bool  # written `N-`, as someone does who goes on with a broken download
+
+
+@dataclass(frozen=True, slots=True)
+class Unsatisfiable:
+    """416, nothing of the range lies inside the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotModified:
+    """304, the client has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreconditionFailed:
+    """412, the client wants another file than this."""
+
+
+Wanted = Whole | Slice | Unsatisfiable | NotModified | PreconditionFailed
+
+
+def wanted(method: str, headers: Mapping[str, str], etag: str, size: int) -> Wanted:
+    """What to answer, in the order of RFC 9110 §13.2.2. `etag` is bare: no quotes, strong.
+
+    We send no Last-Modified, so conditions on dates never apply (§13.1.3, §13.1.4).
+    """
+    match = headers.get("If-Match")
+    if match is not None and not _matches(match, etag, weak=False):
+        return PreconditionFailed()
+    none_match = headers.get("If-None-Match")
+    if none_match is not None and _matches(none_match, etag, weak=True):
+        return NotModified()
+    # §14.2: "A server MUST ignore a Range header field received with a request method that is
+    # unrecognized or for which range handling is not defined." Only GET defines it.
+    text = headers.get("Range")
+    if text is None or method != "GET":
+        return Whole()
+    condition = headers.get("If-Range")
+    # §13.1.5: a strong comparison; a date never matches what has no Last-Modified.
+    if condition is not None and condition.strip() != f'"{etag}"':
+        return Whole()
+    return parse_range(text, size)
+
+
+def parse_range(text: str, size: int) -> Wanted:
+    """§14.1.2. Several ranges, another unit and bad syntax are ignored: the whole file is sent."""
+    match = _RANGE.fullmatch(text)
+    if match is None or len(text) > 100:
+        return Whole()
+    first, last, suffix = match.groups()
+    if suffix is not None:
+        count = int(suffix)
+        if count == 0:
+            return Unsatisfiable()
+        return Slice(max(0, size - count), size, open_ended=False) if size else Whole()
+    start = int(first)
+    if last and int(last) < start:
+        return Whole()
+    if size == 0 and start == 0:
+        return Whole()  # JS and Rust probe `bytes=0-0` and fail on 416 for an empty file
+    if start >= size:
+        return Unsatisfiable()
+    stop = min(int(last) + 1, size) if last else size
+    return Slice(start, stop, open_ended=not last)
+
+
+def _matches(header: str, etag: str, *, weak: bool) -> bool:
+    if header.strip() == "*":
+        return True
+    return any(tag == etag and (weak or not weakness) for weakness, tag in _TAG.findall(header))

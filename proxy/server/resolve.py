@@ -1,0 +1,123 @@
+"""GET and HEAD of one file: `/{repo}/resolve/{revision}/{path}` and `/raw/`."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from proxy.hub import gitoid
+from proxy.hub.urls import FileAddress
+from proxy.pins.lock import Entry
+from proxy.server import errors, ranges, send
+from proxy.server.site import Call
+
+# A HEAD must be answered within the ten seconds that the Hub's client waits for it.
+PATIENCE_S = 8.0
+
+
+async def file(call: Call, address: FileAddress) -> web.StreamResponse:
+    """A file of a locked commit, or its head. Bytes that are not held are fetched meanwhile."""
+    revision, rest = call.site.mirror.catalog.split(address.repo, address.rest)
+    snapshot = await call.site.snapshot(address.repo, revision, patience_s=PATIENCE_S)
+    entry = snapshot.entry("/".join(rest))
+    if address.verb == "raw" and entry.lfs:
+        return _pointer(call, entry)
+    headers = entry_headers(entry)
+    if snapshot.allowed.notice:
+        headers["X-HF-Warning"] = _notice(str(snapshot.pair), snapshot.allowed.notice)
+    return await answer(call, entry, headers)
+
+
+def entry_headers(entry: Entry) -> dict[str, str]:
+    """What every client takes from the head (huggingface_hub, file_download.py,
+    get_hf_file_metadata)."""
+    tag = f'"{entry.etag}"'
+    return {
+        "ETag": tag,
+        "X-Linked-ETag": tag,
+        "X-Linked-Size": str(entry.size),
+        "X-Repo-Commit": entry.commit,
+        "Accept-Ranges": "bytes",
+        "Content-Type": "application/octet-stream",
+        "X-Content-Type-Options": "nosniff",
+        "Content-Disposition": "attachment",
+        "Cache-Control": "no-cache",
+    }
+
+
+async def answer(call: Call, entry: Entry, headers: dict[str, str]) -> web.StreamResponse:
+    """The entry's bytes, as far as the request asks for them."""
+    request = call.request
+    wanted = ranges.wanted(request.method, request.headers, entry.etag, entry.size)
+    match wanted:
+        case ranges.NotModified():
+            return web.Response(status=304, headers=headers)
+        case ranges.PreconditionFailed():
+            return web.Response(status=412, headers=headers)
+        case ranges.Unsatisfiable():
+            return _unsatisfiable(entry, headers)
+        case ranges.Slice() if _could_complete_a_lie(call, entry, wanted):
+            wanted = ranges.Whole()
+    if request.method == "HEAD":
+        return _head(headers, entry.size)
+    if entry.size == 0:
+        if "Range" in request.headers:
+            headers["Content-Range"] = "bytes */0"
+        return web.Response(headers=headers, body=b"")
+    start, stop = 0, entry.size
+    response = web.StreamResponse(headers=headers)
+    if isinstance(wanted, ranges.Slice):
+        start, stop = wanted.start, wanted.stop
+        response.set_status(206)
+        response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{entry.size}"
+    response.content_length = stop - start
+    reader = await call.site.mirror.cache.open(entry, stop)
+    try:
+        await send.send(request, response, reader, (start, stop))
+    finally:
+        reader.close()
+    return response
+
+
+def _could_complete_a_lie(call: Call, entry: Entry, wanted: ranges.Slice) -> bool:
+    """Whether this may be the end for somebody who holds a wrong beginning.
+
+    A range that stops before the last byte completes nothing by itself; one that starts beyond what
+    was ever shown unverified continues nothing that is wrong.
+    """
+    if wanted.stop < entry.size or wanted.start == 0:
+        return False
+    return wanted.start <= call.site.mirror.cache.misled.limit(entry.digest)
+
+
+def _head(headers: dict[str, str], size: int) -> web.StreamResponse:
+    response = web.Response(headers=headers)
+    response.content_length = size
+    return response
+
+
+def _unsatisfiable(entry: Entry, headers: dict[str, str]) -> web.Response:
+    headers["Content-Range"] = f"bytes */{entry.size}"
+    del headers["Content-Type"], headers["Content-Disposition"]
+    return web.Response(status=416, headers=headers)
+
+
+def _pointer(call: Call, entry: Entry) -> web.Response:
+    """What git holds for an LFS file: the Hub's answer on `/raw/`."""
+    body = gitoid.lfs_pointer(entry.digest, entry.size)
+    response = web.Response(
+        body=body,
+        content_type="text/plain",
+        headers={
+            "ETag": f'"{entry.git_oid}"',
+            "X-Repo-Commit": entry.commit,
+            "X-Content-Type-Options": "nosniff",
+        },
+    )
+    if call.request.method == "HEAD":
+        response.body = None
+        response.content_length = len(body)
+    return response
+
+
+def _notice(pair: str, notice: str) -> str:
+    return errors.header_text(f"hubpin-notice {pair}; [mirror] {notice}")

@@ -1,0 +1,121 @@
+"""The server's life: listen, follow edits, stop without breaking what is under way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import watchfiles
+from aiohttp import web
+
+from proxy.assemble import open_mirror
+from proxy.config import Config, Listen
+from proxy.errors import MirrorError
+from proxy.server.app import Front
+from proxy.server.autolock import AutoLock
+from proxy.server.site import Site
+
+log = logging.getLogger(__name__)
+
+# 128 costs a second of first-byte time when a fleet starts at once.
+_BACKLOG = 4096
+_KEEPALIVE_S = 75.0
+_STOP_S = 20.0  # for answers under way when we are asked to stop
+_DEBOUNCE_MS = 300
+
+
+async def serve(config: Config, *, listening: Callable[[Listen], None] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; `listening` is told the address once requests are welcome.
+
+    Raises: ConfigError, InstanceRunning, StoreError, MirrorError (the address is taken).
+    """
+    async with running(config) as (site, address):
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        if listening is not None:
+            listening(address)
+        await stop.wait()
+        log.info("stopping: no new connections; answers under way have %d s", _STOP_S)
+        site.stopping = True
+        for number in (signal.SIGTERM, signal.SIGINT):  # asked twice: at once
+            loop.remove_signal_handler(number)
+
+
+@asynccontextmanager
+async def running(config: Config) -> AsyncIterator[tuple[Site, Listen]]:
+    """A server for the length of the block, and the address it listens on."""
+    async with AsyncExitStack() as stack:
+        mirror = await stack.enter_async_context(open_mirror(config))
+        stack.enter_context(mirror.serving())
+        mirror.cache.recover()
+        autolock = AutoLock(mirror)
+        site = Site(mirror, autolock)
+        for work in (autolock.run(), mirror.recency.keep_writing(), _follow_edits(site)):
+            await stack.enter_async_context(_background(work))
+        address = await stack.enter_async_context(_listen(site, config.listen))
+        log.info("listening on %s", address)
+        yield site, address
+
+
+@asynccontextmanager
+async def _listen(site: Site, listen: Listen) -> AsyncIterator[Listen]:
+    front = web.Server(Front(site), access_log=None, keepalive_timeout=_KEEPALIVE_S)
+    try:
+        server = await asyncio.get_running_loop().create_server(
+            front, listen.host, listen.port, backlog=_BACKLOG, reuse_address=True
+        )
+    except OSError as e:
+        raise MirrorError(f"cannot listen on {listen}: {e.strerror or e}") from e
+    try:
+        yield Listen(listen.host, _port(server.sockets[0]))
+    finally:
+        server.close()
+        await front.shutdown(_STOP_S)
+
+
+@asynccontextmanager
+async def _background(work: Coroutine[object, object, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    task.add_done_callback(_report)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("background work ended", exc_info=task.exception())
+
+
+async def _follow_edits(site: Site) -> None:
+    """Reload when allowlist or lock change on disk, and on SIGHUP."""
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, site)
+    config = site.mirror.config
+    # A mounted Kubernetes ConfigMap changes by its link `..data`.
+    names = {config.allowlist.name, config.lock.name, "..data"}
+    async for _ in watchfiles.awatch(
+        config.allowlist.parent,
+        watch_filter=lambda _, path: Path(path).name in names,
+        debounce=_DEBOUNCE_MS,
+        step=50,
+        recursive=False,
+    ):
+        _reload(site)
+
+
+def _reload(site: Site) -> None:
+    site.mirror.reloader.reload()
+    site.autolock.wake()
+
+
+def _port(sock: socket.socket) -> int:
+    return int(sock.getsockname()[1])

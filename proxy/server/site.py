@@ -1,0 +1,54 @@
+"""What every handler needs: the mirror, and how to say who we are."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from proxy.errors import RevisionNotPinned
+from proxy.hub.names import Pair, RepoId, Revision
+from proxy.mirror.mirror import Mirror
+from proxy.pins.catalog import Snapshot
+from proxy.server.autolock import AutoLock
+from proxy.server.bodies import Bodies
+
+
+@dataclass(slots=True)
+class Site:
+    """One running server."""
+
+    mirror: Mirror
+    autolock: AutoLock
+    bodies: Bodies = field(default_factory=Bodies)
+    started: float = field(default_factory=time.time)  # Unix seconds
+    stopping: bool = False
+
+    async def snapshot(self, repo: RepoId, revision: str | None, *, patience_s: float) -> Snapshot:
+        """What a revision is locked to; a pair that is being locked right now is waited for.
+
+        Raises: Refused, Busy, UpstreamError (it could not be locked).
+        """
+        try:
+            return self.mirror.catalog.snapshot(repo, revision)
+        except RevisionNotPinned as e:
+            pair = Pair.of(repo, Revision(e.revision))
+            await self.autolock.settle(pair, patience_s)
+            return self.mirror.catalog.snapshot(repo, revision)
+
+
+@dataclass(slots=True)
+class Call:
+    """One request, as handlers see it."""
+
+    site: Site
+    request: web.BaseRequest
+    id: str  # for X-Request-Id and the log
+
+    def flag(self, name: str) -> bool:
+        """Booleans arrive as `true`, `True` and `1`."""
+        return self.request.query.get(name, "").lower() in ("true", "1")
+
+    def json(self, body: bytes, headers: dict[str, str] | None = None) -> web.Response:
+        return web.Response(body=body, content_type="application/json", headers=headers)
