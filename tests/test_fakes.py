@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import http.client
 import json
 from collections.abc import Iterator
-from contextlib import aclosing, closing
-from urllib.parse import quote, urlsplit
+from contextlib import aclosing
+from urllib.parse import quote
 
 import pytest
 
@@ -20,6 +19,8 @@ from tests.fakes.acme import ODD_NAMES, WEIGHTS_SIZE, acme_world
 from tests.fakes.content import BLOCK, Content, Twisted
 from tests.fakes.hub_server import HubServer
 from tests.fakes.memory import FakeHub
+from tests.fakes.rawclient import Answer, get
+from tests.fakes.settings import Settings
 from tests.fakes.world import Repo, lfs, regular
 
 
@@ -137,7 +138,6 @@ async def test_a_fetch_waits_at_the_gate() -> None:
 
 # --- the Hub on sockets --------------------------------------------------------------------------
 
-Headers = dict[str, str]
 WEIGHTS = "/acme/tiny/resolve/main/model.safetensors"
 WEIGHTS_CONTENT = Content("tiny main", WEIGHTS_SIZE)
 
@@ -146,37 +146,6 @@ WEIGHTS_CONTENT = Content("tiny main", WEIGHTS_SIZE)
 def server() -> Iterator[HubServer]:
     with HubServer(acme_world(many=30)) as hub:
         yield hub
-
-
-class Answer:
-    """What a client without any patience or cleverness got."""
-
-    def __init__(
-        self, url: str, *, method: str = "GET", headers: Headers | None = None, body: str = ""
-    ) -> None:
-        parts = urlsplit(url)
-        target = parts.path + (f"?{parts.query}" if parts.query else "")
-        with closing(http.client.HTTPConnection(parts.netloc, timeout=5)) as connection:
-            connection.request(method, target, body or None, headers or {})
-            reply = connection.getresponse()
-            self.status = reply.status
-            self.headers = {name.lower(): value for name, value in reply.getheaders()}
-            self.body = reply.read()
-
-    @property
-    def json(self) -> object:
-        return json.loads(self.body)
-
-
-def get(url: str, *, headers: Headers | None = None) -> Answer:
-    """Follows one redirect, as to the CDN, without the Authorization."""
-    answer = Answer(url, headers=headers)
-    if answer.status in (302, 307, 308):
-        kept = {name: v for name, v in (headers or {}).items() if name != "Authorization"}
-        location = answer.headers["location"]
-        origin = "{0.scheme}://{0.netloc}".format(urlsplit(url))
-        return Answer(location if "://" in location else origin + location, headers=kept)
-    return answer
 
 
 def test_an_lfs_file_is_a_redirect_to_a_signed_url(server: HubServer) -> None:
@@ -302,3 +271,23 @@ def test_the_world_changes_while_it_is_served(server: HubServer) -> None:
     assert get(config).status == 200
     server.delete("acme/small")
     assert get(config).status == 401
+
+
+def test_a_mirror_redirects_absolutely_and_links_elsewhere() -> None:
+    with HubServer(acme_world(many=30), Settings(mirror=True, page_size=5)) as hub:
+        answer = Answer(hub.mirror_url + WEIGHTS)
+        assert answer.status == 308
+        assert answer.headers["location"] == hub.url + WEIGHTS
+        info = Answer(f"{hub.mirror_url}/api/models/acme/many")
+        assert info.headers["location"].startswith(f"{hub.url}/api/")
+        tree = Answer(f"{hub.mirror_url}/api/models/acme/many/tree/main?recursive=true")
+        assert "<https://huggingface.co/api/models/acme/many/tree/main?" in tree.headers["link"]
+
+
+def test_regular_files_can_come_through_the_resolve_cache(server: HubServer) -> None:
+    server.set(resolve_cache=True)
+    for repo in ("acme/tiny", "solo"):
+        first = Answer(f"{server.url}/{repo}/resolve/main/config.json")
+        assert first.status == 307
+        assert first.headers["location"].startswith("/api/resolve-cache/models/")
+        assert json.loads(get(f"{server.url}/{repo}/resolve/main/config.json").body)

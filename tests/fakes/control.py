@@ -38,7 +38,7 @@ class HubControl(ABC):
 
     @abstractmethod
     def call(self, verb: str, arguments: Json) -> object:
-        """Run a verb of `tests.fakes.hub_server.VERBS`; JSON in, JSON out."""
+        """Run a verb of `book.py` or `hub_server.py`; JSON in, JSON out."""
 
     @property
     def url(self) -> str:

@@ -303,9 +303,11 @@ class Connection:
     async def close(self) -> None:
         """End with FIN, after what is buffered; closing twice is fine."""
         self._writer.close()
-        with contextlib.suppress(OSError, TimeoutError):
-            await asyncio.wait_for(self._writer.wait_closed(), 2)
-        self._writer.transport.abort()
+        try:
+            with contextlib.suppress(OSError, TimeoutError):
+                await asyncio.wait_for(self._writer.wait_closed(), 2)
+        finally:
+            self._writer.transport.abort()
 
 
 def _marks(reply: Reply) -> set[int]:

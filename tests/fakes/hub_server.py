@@ -17,20 +17,18 @@ import json
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import asdict
-from fnmatch import fnmatchcase
 from types import TracebackType
 from typing import Self
 
 import msgspec
 
 from proxy.hub.wire import Json
-from tests.fakes import tls
+from tests.fakes import book, tls
+from tests.fakes.book import Book
 from tests.fakes.content import Literal
-from tests.fakes.control import Addresses, HubControl, unpack
-from tests.fakes.faults import Fault
+from tests.fakes.control import Addresses, HubControl
 from tests.fakes.http1 import MAX_HEAD, Connection, Gate, Reply, Seen
 from tests.fakes.settings import Settings
 from tests.fakes.site import Site
@@ -59,18 +57,16 @@ class HubServer(HubControl):
         self.world = world if world is not None else World()
         self.settings = settings or Settings()
         self.site = Site(self.world, self.settings)
-        self._seen: list[Seen] = []
-        self._faults: list[Fault] = []
-        # Guards the world, the faults and the records; told of every record that changes.
-        self._changed = threading.Condition(threading.RLock())
+        self._book = Book(self.site)
         self._ports: list[Port] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections = 0
-        self._loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop
         self._gate: Gate
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
+        self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fake hub")
         self._thread.start()
         try:
@@ -96,10 +92,11 @@ class HubServer(HubControl):
         self._loop.close()
 
     def call(self, verb: str, arguments: Json) -> object:
-        found = VERBS.get(verb)
-        if found is None:
-            raise KeyError(f"no verb {verb!r}")
-        return found(self, **arguments)
+        if verb in book.VERBS:
+            return book.VERBS[verb](self._book, **arguments)
+        if verb in _VERBS:
+            return _VERBS[verb](self, **arguments)
+        raise KeyError(f"no verb {verb!r}")
 
     def control_port(self) -> str:
         """Open a port that takes `POST /{verb}`, for a test in another process; its URL."""
@@ -158,12 +155,13 @@ class HubServer(HubControl):
             return
         port.server.close()
         port.server = None
+        # Bound, so that nobody else is given the number; not listening, so that all are refused.
+        hole = socket.socket()
+        port.hole.append(hole)
+        hole.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        hole.bind((port.host, port.number))
         if blackhole:
-            hole = socket.socket()
-            hole.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            hole.bind((port.host, port.number))
             hole.listen(0)
-            port.hole.append(hole)
             for _ in range(4):  # fill the queue: Linux then drops further SYNs
                 filler = socket.socket()
                 filler.setblocking(False)
@@ -199,7 +197,7 @@ class HubServer(HubControl):
         self._tasks.add(task)
         port.open += 1
         self._connections += 1
-        connection = Connection(reader, writer, self._gate, self._notify)
+        connection = Connection(reader, writer, self._gate, self._book.notify)
         most = self.settings.max_connections
         try:
             if most is not None and port.open > most and port.name != "control":
@@ -213,38 +211,24 @@ class HubServer(HubControl):
         except asyncio.CancelledError:
             connection.reset()
         finally:
-            await connection.close()
             port.open -= 1
-            self._tasks.discard(task)
+            try:
+                await connection.close()
+            finally:
+                self._tasks.discard(task)
 
     async def _serve(self, port: Port, connection: Connection, number: int) -> None:
         latency_s = self.settings.latency_s  # of the handshake
         while (request := await connection.receive()) is not None:
-            with self._changed:
-                seen = Seen(
-                    len(self._seen), port.name, request.method, request.target, request.headers,
-                    route="", connection=number,
-                )  # fmt: skip
-                self._seen.append(seen)
-                reply = self.site.answer(port.name, request, seen)
-                for fault in self._faults:
-                    if fault.meets(request, seen):
-                        seen.faults.append(fault.action)
-                        fault.strike(self.site, request, reply)
-                seen.status = reply.status
-                self._changed.notify_all()
+            reply, seen = self._book.answer(port.name, request, number)
             latency_s += self.settings.latency_s
             if latency_s:
                 await asyncio.sleep(latency_s)
                 latency_s = 0.0
             reusable = await connection.send(reply, seen, rate=self.settings.bandwidth)
-            self._notify()
+            self._book.notify()
             if not reusable or request.headers.get("connection", "").lower() == "close":
                 return
-
-    def _notify(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
 
     async def _serve_control(self, connection: Connection) -> None:
         """`POST /{verb}` with the arguments as JSON; 400 and the error's text if it fails."""
@@ -262,51 +246,13 @@ class HubServer(HubControl):
 
     # --- verbs ---
 
-    def _do_requests(self) -> object:
-        with self._changed:
-            return msgspec.to_builtins(self._seen)
-
-    def _do_reset(self) -> None:
-        with self._changed:
-            self._seen.clear()
-
-    def _do_wait(
-        self, count: int, sent: int, timeout_s: float, finished: bool, match: dict[str, str]
-    ) -> object:
-        def matching() -> list[Seen]:
-            return [
-                seen
-                for seen in self._seen
-                if match["host"] in ("", seen.host)
-                and match["method"] in ("", seen.method)
-                and match["route"] in ("", seen.route)
-                and fnmatchcase(seen.path, match["path"])
-                and seen.sent >= sent
-                and (seen.finished or not finished)
-            ]
-
-        end = time.monotonic() + timeout_s
-        with self._changed:
-            while len(matching()) < count:
-                left = end - time.monotonic()
-                if left <= 0:
-                    raise TimeoutError(f"{len(matching())} of {count} requests came: {match}")
-                self._changed.wait(left)
-            return msgspec.to_builtins(matching())
-
-    def _do_faults(self, faults: list[Json]) -> None:
-        with self._changed:
-            self._faults += msgspec.convert(faults, list[Fault])
-
     def _do_heal(self) -> None:
-        with self._changed:
-            self._faults.clear()
+        self._book.forget_faults()
         self._do_release()
         self._do_listen()
 
     def _do_release(self) -> None:
-        with self._changed:
-            self._faults = [fault for fault in self._faults if fault.action != "hold"]
+        self._book.forget_faults("hold")
 
         async def release() -> None:
             self._gate.release()
@@ -331,7 +277,7 @@ class HubServer(HubControl):
 
     def _do_set(self, settings: Json) -> object:
         before = self.settings.tls
-        with self._changed:
+        with self._book.changed:
             raw = {**asdict(self.settings), **settings}
             changed = msgspec.convert(raw, Settings)
             for name in settings:
@@ -347,40 +293,6 @@ class HubServer(HubControl):
         await self._cut_everyone("hub")
         await self._listen(hub)
 
-    def _do_commit(
-        self, repo: str, files: dict[str, Json | None], branch: str, parent: str, title: str
-    ) -> str:
-        unpacked = {path: unpack(raw) for path, raw in files.items()}
-        with self._changed:
-            return self.world.repo(repo).commit(unpacked, branch=branch, parent=parent, title=title)
-
-    def _do_move(self, repo: str, ref: str, to: str) -> str:
-        with self._changed:
-            return self.world.repos[repo].move(ref, to)
-
-    def _do_tag(self, repo: str, name: str, at: str) -> str:
-        with self._changed:
-            return self.world.repos[repo].tag(name, at)
-
-    def _do_sha(self, repo: str, revision: str) -> str:
-        with self._changed:
-            return self.world.repos[repo].at(revision).sha
-
-    def _do_delete(self, repo: str) -> None:
-        with self._changed:
-            self.world.delete(repo)
-
-    def _do_rename(self, old: str, new: str) -> None:
-        with self._changed:
-            self.world.rename(old, new)
-
-    def _do_restrict(self, repo: str, private: bool, gated: str, granted: bool) -> None:
-        with self._changed:
-            held = self.world.repos[repo]
-            held.private, held.gated = private, gated
-            closed = {name for name in self.settings.closed if name != repo}
-            self.settings.closed = tuple(sorted(closed if granted else {*closed, repo}))
-
 
 def _close(sockets: list[socket.socket]) -> None:
     for sock in sockets:
@@ -388,10 +300,12 @@ def _close(sockets: list[socket.socket]) -> None:
     sockets.clear()
 
 
-VERBS: dict[str, Callable[..., object]] = {
-    name.removeprefix("_do_"): method
-    for name, method in vars(HubServer).items()
-    if name.startswith("_do_")
+_VERBS: dict[str, Callable[..., object]] = {
+    "heal": HubServer._do_heal,
+    "release": HubServer._do_release,
+    "refuse": HubServer._do_refuse,
+    "listen": HubServer._do_listen,
+    "set": HubServer._do_set,
 }
 
 if __name__ == "__main__":

@@ -29,10 +29,12 @@ def _resumed(action: str, *, times: int | None = None, **options: object) -> Fau
 
 
 def _row(*faults: Fault) -> Row:
-    """Options go to the last fault, but `path`, `host` and `route` to all of them."""
+    """Options go to the last fault, but `path`, `host`, `route` and `at` to all of them."""
 
     def switch_on(hub: HubControl, options: Json) -> None:
-        shared: Json = {key: options[key] for key in ("path", "host", "route") if key in options}
+        shared: Json = {
+            key: options[key] for key in ("path", "host", "route", "at") if key in options
+        }
         first = [with_options(fault, shared) for fault in faults[:-1]]
         hub.add_faults(*first, with_options(faults[-1], options))
 
@@ -120,12 +122,12 @@ FAULTS: dict[str, Row] = {
     "U35": _row(_hub("lying-headers", times=None, **{"X-Repo-Commit": "0" * 40})),
     "U36": _tag_moved,
     "U37": _row(_hub("lying-headers", times=None, **{"X-Linked-Etag": f'"{"0" * 64}"'})),
-    "U38": _row(_hub("tree", route="tree", variant="truncated")),
+    "U38": _row(_hub("tree", route="tree", times=None, variant="truncated")),
     "U39": _refuses,
     "U40": _row(_hub("silence", times=None)),
     "U41": _row(
         _hub(
-            "status", route="re*", times=None,
+            "status", times=None,
             status=404, code="RevisionNotFound", message="Invalid rev id",
         )
     ),
