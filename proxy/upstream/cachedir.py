@@ -177,12 +177,12 @@ class CacheDirUpstream:
         try:
             while waiting:
                 folder, prefix = waiting.pop()
-                for item in os.scandir(folder):
+                for item in folder.iterdir():
                     path = RepoPath(prefix + item.name)
-                    if item.is_dir(follow_symlinks=False):
-                        waiting.append((folder / item.name, f"{path}/"))
+                    if item.is_dir() and not item.is_symlink():
+                        waiting.append((item, f"{path}/"))
                     else:
-                        found.append((path, folder / item.name))
+                        found.append((path, item))
         except (OSError, InvalidName) as e:
             raise UpstreamUnavailable(self.name, f"the snapshot of {repo}@{commit}: {e}") from e
         return sorted(found)
@@ -202,7 +202,7 @@ class CacheDirUpstream:
         files = self._walk(repo, commit)
         folder = self._repo_dir(repo)
         raw = {**self._described(repo, files), **self._given(folder, commit)}
-        raw |= {"id": repo.name, "sha": commit}
+        raw |= {"id": str(repo.name), "sha": str(commit)}
         try:
             return wire.parse_info(raw, kind)
         except (ValueError, RecursionError) as e:
