@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 _DISK_THREADS = 6
 _HASH_THREADS = 4
+_FILLS = 32  # downloads at once; the rest wait their turn
 # After this many seconds a blob whose upstreams all sent wrong bytes is asked for again.
 _REST_AFTER_BAD_S = 10.0
 
@@ -75,6 +76,7 @@ class BlobCache:
             hashing=self._hashing,
             extra=Extra(max(8, upstream.connections - 1)),
             tuning=tuning,
+            gate=asyncio.Semaphore(_FILLS),
         )
         self._fills: dict[Digest, Fill] = {}
         self._tasks: set[asyncio.Task[None]] = set()

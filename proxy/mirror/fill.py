@@ -63,6 +63,7 @@ class Workshop:
     hashing: Executor  # long runs of CPU work that let go of the GIL
     extra: Extra
     tuning: Tuning
+    gate: asyncio.Semaphore  # how many fills run at once
 
     async def on_disk(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.disk, work)
@@ -124,6 +125,10 @@ class Fill:
     # --- the download -----------------------------------------------------------------------------
 
     async def _run(self) -> None:
+        async with self._shop.gate:
+            await self._fetch()
+
+    async def _fetch(self) -> None:
         while True:
             part = await self._open()
             if part is None:

@@ -11,20 +11,17 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import watchfiles
-from aiohttp import web
 
 from proxy.assemble import open_mirror
 from proxy.config import Config, Listen
 from proxy.errors import MirrorError
+from proxy.server import protocol
 from proxy.server.app import Front
 from proxy.server.autolock import AutoLock
 from proxy.server.site import Site
 
 log = logging.getLogger(__name__)
 
-# 128 costs a second of first-byte time when a fleet starts at once.
-_BACKLOG = 4096
-_KEEPALIVE_S = 75.0
 _STOP_S = 20.0  # for answers under way when we are asked to stop
 _DEBOUNCE_MS = 300
 
@@ -66,11 +63,18 @@ async def running(config: Config) -> AsyncIterator[tuple[Site, Listen]]:
 
 @asynccontextmanager
 async def _listen(site: Site, listen: Listen) -> AsyncIterator[Listen]:
-    front = web.Server(Front(site), access_log=None, keepalive_timeout=_KEEPALIVE_S)
+    config = site.mirror.config
+    front = protocol.Connections(
+        Front(site),
+        most=config.max_connections,
+        most_per_address=config.max_connections_per_address,
+    )
     try:
         server = await asyncio.get_running_loop().create_server(
-            front, listen.host, listen.port, backlog=_BACKLOG, reuse_address=True
+            front, listen.host, listen.port, backlog=protocol.BACKLOG, reuse_address=True
         )
+        for listener in server.sockets:
+            protocol.guard_socket(listener)
     except OSError as e:
         raise MirrorError(f"cannot listen on {listen}: {e.strerror or e}") from e
     try:
