@@ -51,8 +51,7 @@ class Front:
             response = errors.plain(e.status, "BadRequest", e.reason)
         metrics.REQUESTS.labels(str(response.status)).inc()
         if not response.prepared:
-            response.headers["X-Request-Id"] = call.id
-            response.headers.setdefault("X-Content-Type-Options", "nosniff")
+            response.headers.update(call.headers)
         return response
 
     async def _route(self, call: Call) -> web.StreamResponse:

@@ -7,7 +7,7 @@ import logging
 import time
 from contextlib import aclosing
 
-from proxy.errors import Busy, MirrorError, RevisionNotPinned
+from proxy.errors import Busy, MirrorError, RevisionNotPinned, UpstreamUnavailable
 from proxy.hub.names import Pair
 from proxy.mirror.mirror import Mirror
 from proxy.tasks import lock
@@ -68,7 +68,7 @@ class AutoLock:
             async with asyncio.timeout(patience_s):
                 while pair not in self._mirror.catalog.lock.pins:
                     if pair in self._failed:
-                        raise self._failed[pair][0]
+                        raise _later(pair, self._failed[pair][0])
                     await self._changed.wait()
         except TimeoutError:
             raise Busy(f"{pair} is being locked", 5) from None
@@ -108,3 +108,10 @@ class AutoLock:
     def _fire(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _later(pair: Pair, error: MirrorError) -> MirrorError:
+    """An upstream that is down may be up when the client asks again."""
+    if isinstance(error, UpstreamUnavailable) and error.retry_after_s is None:
+        return Busy(f"{pair} is allowed but cannot be locked now ({error})", 10)
+    return error

@@ -33,6 +33,10 @@ _ANSWERS: tuple[tuple[type[errors.MirrorError], int, str], ...] = (
 )
 # Refusals that an admin can lift, so the reader is told whom to ask.
 _ASKABLE = (errors.RepoNotAllowed, errors.RevisionNotAllowed, errors.RevisionNotPinned)
+_NAMELESS: dict[type[errors.MirrorError], str] = {
+    errors.EntryNotFound: "the locked commit has no such file or folder",
+    errors.InvalidName: "the request holds a name that is not valid",
+}
 _OLD_CLIENT = re.compile(r"\bhf_hub/0\.")
 _NOT_HEADER = re.compile(r"[^\x20-\x7e]+")
 
@@ -40,8 +44,12 @@ _NOT_HEADER = re.compile(r"[^\x20-\x7e]+")
 def answer(error: errors.MirrorError, request: web.BaseRequest, contact: str) -> web.Response:
     """The answer that says what went wrong, in every way that some client shows."""
     message = str(error)
+    whom = contact or "the admin of this mirror"
     if isinstance(error, _ASKABLE):
-        message = f"{message}. Ask {contact or 'the admin of this mirror'} to allow it"
+        message = f"{message}. Ask {whom}"
+    elif isinstance(error, errors.StoreError) and not isinstance(error, errors.StoreFull):
+        # Paths on our disk are nobody else's business.
+        message = f"the mirror's own disk failed; its log says why. Tell {whom}"
     retry_after_s = _retry_after(error)
     if retry_after_s is not None:
         status, code = busy_status(request), "Busy"
@@ -50,12 +58,15 @@ def answer(error: errors.MirrorError, request: web.BaseRequest, contact: str) ->
             ((s, c) for kind, s, c in _ANSWERS if isinstance(error, kind)), (500, "InternalError")
         )
     response = plain(status, code, message)
+    if isinstance(error, errors.EntryNotFound | errors.InvalidName):
+        # Names that we could not check are shown in bodies only, where JSON escapes them.
+        response.headers["X-Error-Message"] = _NAMELESS[type(error)]
     if isinstance(error, errors.EntryNotFound):
         # With the commit the client remembers the absence and never asks again.
         response.headers["X-Repo-Commit"] = error.commit
     if retry_after_s is not None:
         response.headers["Retry-After"] = str(retry_after_s)
-    if isinstance(error, errors.Refused) and not isinstance(error, errors.EntryNotFound):
+    if isinstance(error, _ASKABLE):
         topic = _topic(error)
         response.headers["X-HF-Warning"] = header_text(f"{topic}; [mirror] {message}")
     return response
@@ -92,11 +103,10 @@ def _retry_after(error: errors.MirrorError) -> int | None:
     return None
 
 
-def _topic(error: errors.Refused) -> str:
+def _topic(
+    error: errors.RepoNotAllowed | errors.RevisionNotAllowed | errors.RevisionNotPinned,
+) -> str:
     """Clients print a warning once per topic and process, so each pair has its own."""
-    match error:
-        case errors.RevisionNotAllowed() | errors.RevisionNotPinned():
-            return f"hubpin {error.repo}@{error.revision}".replace(";", "")
-        case errors.RepoNotAllowed():
-            return f"hubpin {error.repo}"
-    return "hubpin"
+    if isinstance(error, errors.RepoNotAllowed):
+        return f"hubpin {error.repo}"
+    return f"hubpin {error.repo}@{error.revision}".replace(";", "")

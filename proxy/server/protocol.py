@@ -27,6 +27,8 @@ KEEPALIVE_S = 75.0
 BACKLOG = 4096
 # Unacknowledged for this long, as when the reader stopped reading: the kernel drops the connection.
 _USER_TIMEOUT_MS = 60_000
+# aiohttp's access log halves the rate; what somebody reads is logged in `app.py`.
+_SILENT = logging.Logger("hubpin.access", logging.CRITICAL + 1)
 _SPARE_FILES = 200  # descriptors that are never given to clients
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 5\r\n"
@@ -61,7 +63,7 @@ class Connections(web.Server):
         return Guarded(
             self,
             loop=asyncio.get_running_loop(),
-            access_log=None,
+            access_log=_SILENT,
             keepalive_timeout=KEEPALIVE_S,
         )
 

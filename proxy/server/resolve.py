@@ -38,7 +38,6 @@ def entry_headers(entry: Entry) -> dict[str, str]:
         "X-Repo-Commit": entry.commit,
         "Accept-Ranges": "bytes",
         "Content-Type": "application/octet-stream",
-        "X-Content-Type-Options": "nosniff",
         "Content-Disposition": "attachment",
         "Cache-Control": "no-cache",
     }
@@ -64,7 +63,7 @@ async def answer(call: Call, entry: Entry, headers: dict[str, str]) -> web.Strea
             headers["Content-Range"] = "bytes */0"
         return web.Response(headers=headers, body=b"")
     start, stop = 0, entry.size
-    response = web.StreamResponse(headers=headers)
+    response = web.StreamResponse(headers={**headers, **call.headers})
     if isinstance(wanted, ranges.Slice):
         start, stop = wanted.start, wanted.stop
         response.set_status(206)
@@ -110,7 +109,6 @@ def _pointer(call: Call, entry: Entry) -> web.Response:
         headers={
             "ETag": f'"{entry.git_oid}"',
             "X-Repo-Commit": entry.commit,
-            "X-Content-Type-Options": "nosniff",
         },
     )
     if call.request.method == "HEAD":

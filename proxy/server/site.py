@@ -46,6 +46,15 @@ class Call:
     request: web.BaseRequest
     id: str  # for X-Request-Id and the log
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every answer carries."""
+        return {
+            "X-Request-Id": self.id,
+            "X-Content-Type-Options": "nosniff",
+            "Server": "hubpin",
+        }
+
     def flag(self, name: str) -> bool:
         """Booleans arrive as `true`, `True` and `1`."""
         return self.request.query.get(name, "").lower() in ("true", "1")
