@@ -2,25 +2,56 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 T ?=
+B ?=
 
 .PHONY: demo test check lint fix e2e bench clean
 
-$(READY): pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
-	@touch $@
+# The whole story on this machine, with no network but for the installation.
+demo: $(INSTALLED)
+	@$(BIN)/hubpin demo
+
+# All tests, with those of real clients; `make test T=tests/mirror` runs a room.
+test: $(READY)
+	@$(BIN)/pytest -q $(T)
+
+# What a change has to pass.
+check: lint test
 
 lint: $(READY)
-	$(BIN)/ruff format --check --quiet .
-	$(BIN)/ruff check --quiet .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-cache > $(VENV)/floors.log 2>&1 || { cat $(VENV)/floors.log; exit 1; }
 
 fix: $(READY)
-	$(BIN)/ruff check --fix --quiet .
-	$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format --quiet .
 
-test: $(READY)
-	$(BIN)/pytest $(T)
+e2e: $(READY)
+	@$(BIN)/pytest -q tests/e2e $(T)
+
+# `make bench B=hot` runs one of them.
+bench: $(READY)
+	@$(BIN)/python -m benchmarks $(B)
+
+clean:
+	@rm -rf $(VENV) .clients .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
+		build dist *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else \
+		"hubpin needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
+	@$(PYTHON) -m venv $(VENV)
+
+$(INSTALLED): pyproject.toml | $(BIN)/pip
+	@$(PIP) -e .
+	@touch $@
+
+$(READY): pyproject.toml | $(BIN)/pip
+	@$(PIP) -e '.[test]'
+	@touch $@ $(INSTALLED)

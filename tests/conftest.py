@@ -1,9 +1,10 @@
-"""How every test runs: properties are tried a fixed number of times, and the same ones in CI."""
+"""How every test runs: a fixed number of examples, the same ones in CI, and nobody's settings."""
 
 from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
@@ -15,3 +16,11 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("house")
+
+
+@pytest.fixture(autouse=True)
+def nobodys_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment holds no HUBPIN_ variable of the person who runs this."""
+    for name in list(os.environ):
+        if name.startswith("HUBPIN_"):
+            monkeypatch.delenv(name)
