@@ -108,6 +108,8 @@ class Config:
     auto_lock: bool = True  # lock pairs that appear in the allowlist while the server runs
     keep_free: int = 10 << 30  # bytes of disk that are never used
     timeouts: Timeouts = Timeouts()
+    max_size: int = 0  # bytes of blobs; what was served longest ago goes first; 0: no limit
+    scrub: float = 30 * 86400.0  # every blob is hashed again once in this time; 0: never
     max_connections: int = 4096  # from clients, in all
     max_connections_per_address: int = 1024  # raise it behind a reverse proxy
 
@@ -169,6 +171,8 @@ def _config(root: Node, file: Path | None) -> Config:
         auto_lock=fields.choice("auto_lock", "new", ("new", "off")) == "new",
         keep_free=fields.size("keep_free", default.keep_free),
         timeouts=_timeouts(fields, where),
+        max_size=fields.size("max_size", default.max_size),
+        scrub=fields.duration("scrub", default.scrub),
         max_connections=fields.number("max_connections", default.max_connections, least=1),
         max_connections_per_address=fields.number(
             "max_connections_per_address", default.max_connections_per_address, least=1

@@ -114,7 +114,7 @@ class BlobCache:
         try:
             return await self._store.size(entry.digest) == entry.size
         except BlobAltered:
-            return await self.check(entry)
+            return await self.check(entry.digest)
 
     async def hold(self, entry: Entry, progress: Callable[[int], None] | None = None) -> bool:
         """Returns once the blob is held; False if it was already.
@@ -134,14 +134,17 @@ class BlobCache:
             await fill.wait()
         return True
 
-    async def check(self, entry: Entry) -> bool:
-        """Hash what is held. Wrong bytes are put into quarantine and False is returned, as for
-        bytes that are not held at all. Raises: StoreError."""
-        task = self._checks.get(entry.digest)
+    async def check(self, digest: Digest, *, rate: float = 0.0) -> bool:
+        """Hash what is held, at most at `rate` bytes per second if that is given.
+
+        Wrong bytes are put into quarantine and False is returned, as for bytes that are not held
+        at all. Raises: StoreError.
+        """
+        task = self._checks.get(digest)
         if task is None:
-            task = asyncio.create_task(self._check(entry), name=f"check {entry.path}")
-            self._checks[entry.digest] = task
-            task.add_done_callback(lambda _: self._checks.pop(entry.digest, None))
+            task = asyncio.create_task(self._check(digest, rate), name=f"check {digest}")
+            self._checks[digest] = task
+            task.add_done_callback(lambda _: self._checks.pop(digest, None))
         return await asyncio.shield(task)
 
     async def close(self) -> None:
@@ -157,25 +160,28 @@ class BlobCache:
             return self._store.open(entry.digest)
         except BlobAltered:
             log.warning("%s was altered on disk; it is hashed before it is served", entry.digest)
-            return self._store.open(entry.digest) if await self.check(entry) else None
+            held = await self.check(entry.digest)
+            return self._store.open(entry.digest) if held else None
 
-    async def _check(self, entry: Entry) -> bool:
+    async def _check(self, digest: Digest, rate: float) -> bool:
         hasher = hashlib.sha256()
         loop = asyncio.get_running_loop()
         try:
-            async with aclosing(self._store.read(entry.digest)) as pieces:
+            async with aclosing(self._store.read(digest)) as pieces:
                 async for piece in pieces:
                     await loop.run_in_executor(self._hashing, hasher.update, piece)
+                    if rate:
+                        await asyncio.sleep(len(piece) / rate)
         except StoreError as e:
             if isinstance(e.__cause__, FileNotFoundError):
                 return False
-            log.error("%s cannot be read and is put aside: %s", entry.digest, e)
-        if Digest.of_hex(hasher.hexdigest()) == entry.digest:
-            await self._store.confirm(entry.digest)
+            log.error("%s cannot be read and is put aside: %s", digest, e)
+        if Digest.of_hex(hasher.hexdigest()) == digest:
+            await self._store.confirm(digest)
             return True
-        log.error("%s went bad on disk; it is in quarantine/", entry.digest)
+        log.error("%s went bad on disk; it is in quarantine/", digest)
         metrics.INTEGRITY_FAILURES.labels("disk").inc()
-        await self._store.quarantine(entry.digest)
+        await self._store.quarantine(digest)
         return False
 
     def _start(self, entry: Entry) -> Fill:

@@ -73,6 +73,7 @@ async def status_json(site: Site) -> Json:
             }
             for fill in mirror.cache.fills
         ],
+        "scrub": _scrub(site),
         "disk": {
             "free": free,
             "keep_free": mirror.config.keep_free,
@@ -105,6 +106,17 @@ async def _pair(site: Site, snapshot: Snapshot, held: dict[Digest, bool]) -> Jso
         "bytes": snapshot.size,
         "held_files": files,
         "held_bytes": bytes_,
+    }
+
+
+def _scrub(site: Site) -> Json:
+    last = site.upkeep.last
+    return {
+        "cycle_s": site.mirror.config.scrub,
+        "checked": last.checked if last else 0,
+        "total": last.total if last else 0,
+        "rounds": last.rounds if last else 0,
+        "bad": last.bad if last else 0,
     }
 
 

@@ -19,6 +19,7 @@ from proxy.server import protocol
 from proxy.server.app import Front
 from proxy.server.autolock import AutoLock
 from proxy.server.site import Site
+from proxy.server.upkeep import Upkeep
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +54,15 @@ async def running(config: Config) -> AsyncIterator[tuple[Site, Listen]]:
         stack.enter_context(mirror.serving())
         mirror.cache.recover()
         autolock = AutoLock(mirror)
-        site = Site(mirror, autolock)
-        for work in (autolock.run(), mirror.recency.keep_writing(), _follow_edits(site)):
+        upkeep = Upkeep(mirror)
+        site = Site(mirror, autolock, upkeep)
+        for work in (
+            autolock.run(),
+            mirror.recency.keep_writing(),
+            upkeep.scrub(),
+            upkeep.evict(),
+            _follow_edits(site),
+        ):
             await stack.enter_async_context(_background(work))
         address = await stack.enter_async_context(_listen(site, config.listen))
         log.info("listening on %s", address)

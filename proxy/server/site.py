@@ -13,6 +13,7 @@ from proxy.mirror.mirror import Mirror
 from proxy.pins.catalog import Snapshot
 from proxy.server.autolock import AutoLock
 from proxy.server.bodies import Bodies
+from proxy.server.upkeep import Upkeep
 
 
 @dataclass(slots=True)
@@ -21,6 +22,7 @@ class Site:
 
     mirror: Mirror
     autolock: AutoLock
+    upkeep: Upkeep
     bodies: Bodies = field(default_factory=Bodies)
     started: float = field(default_factory=time.time)  # Unix seconds
     stopping: bool = False

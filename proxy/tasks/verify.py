@@ -70,7 +70,7 @@ async def verify(
     bad: list[Entry] = []
     done_bytes = 0
     for number, entry in enumerate(here, 1):
-        right = await mirror.cache.check(entry)
+        right = await mirror.cache.check(entry.digest)
         done_bytes += entry.size
         if right:
             yield Right(entry, number, done_bytes)
