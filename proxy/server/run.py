@@ -59,8 +59,8 @@ async def running(config: Config) -> AsyncIterator[tuple[Site, Listen]]:
         for work in (
             autolock.run(),
             mirror.recency.keep_writing(),
-            upkeep.scrub(),
-            upkeep.evict(),
+            upkeep.keep_sound(),
+            upkeep.keep_small(),
             _follow_edits(site),
         ):
             await stack.enter_async_context(_background(work))

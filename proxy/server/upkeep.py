@@ -22,7 +22,7 @@ class Upkeep:
         self._mirror = mirror
         self.last: scrub.Checked | None = None
 
-    async def scrub(self) -> None:
+    async def keep_sound(self) -> None:
         """Hash everything once per `scrub` period, for ever."""
         cycle_s = self._mirror.config.scrub
         if not cycle_s:
@@ -34,7 +34,7 @@ class Upkeep:
                     healed = "fetched again" if event.healed else "not fetched again yet"
                     log.error("scrub: %s had gone bad; %s", event.digest, healed)
 
-    async def evict(self) -> None:
+    async def keep_small(self) -> None:
         """Keep the store within `max_size`, for ever."""
         max_size = self._mirror.config.max_size
         if not max_size:
