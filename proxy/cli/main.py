@@ -12,6 +12,7 @@ import typer
 
 from proxy.cli import (
     add,
+    demo,
     diff,
     env,
     gc,
@@ -41,6 +42,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "verify": verify.command,
     "gc": gc.command,
     "env": env.command,
+    "demo": demo.command,
 }
 COMMANDS: tuple[str, ...] = tuple(_COMMANDS)
 
