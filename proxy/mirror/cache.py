@@ -147,6 +147,18 @@ class BlobCache:
             task.add_done_callback(lambda _: self._checks.pop(digest, None))
         return await asyncio.shield(task)
 
+    def distrust(self, digest: Digest) -> None:
+        """Reading a held blob failed: hash it in the background, and put it aside if it is bad."""
+        task = asyncio.create_task(self._check_quietly(digest), name=f"distrust {digest}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _check_quietly(self, digest: Digest) -> None:
+        try:
+            await self.check(digest)
+        except StoreError as e:
+            log.error("%s cannot be checked: %s", digest, e)
+
     async def close(self) -> None:
         """Stop every download; what came so far is kept for the next start."""
         for task in (*self._tasks, *self._checks.values()):

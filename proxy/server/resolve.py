@@ -20,7 +20,7 @@ async def file(call: Call, address: FileAddress) -> web.StreamResponse:
     snapshot = await call.site.snapshot(address.repo, revision, patience_s=PATIENCE_S)
     entry = snapshot.entry("/".join(rest))
     if address.verb == "raw" and entry.lfs:
-        return _pointer(call, entry)
+        return _pointer(entry)
     headers = entry_headers(entry)
     if snapshot.allowed.notice:
         headers["X-HF-Warning"] = _notice(str(snapshot.pair), snapshot.allowed.notice)
@@ -62,19 +62,11 @@ async def answer(call: Call, entry: Entry, headers: dict[str, str]) -> web.Strea
         if "Range" in request.headers:
             headers["Content-Range"] = "bytes */0"
         return web.Response(headers=headers, body=b"")
-    start, stop = 0, entry.size
-    response = web.StreamResponse(headers={**headers, **call.headers})
     if isinstance(wanted, ranges.Slice):
         start, stop = wanted.start, wanted.stop
-        response.set_status(206)
-        response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{entry.size}"
-    response.content_length = stop - start
-    reader = await call.site.mirror.cache.open(entry, stop)
-    try:
-        await send.send(request, response, reader, (start, stop))
-    finally:
-        reader.close()
-    return response
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{entry.size}"
+        return await send.send(call, entry, (start, stop), status=206, headers=headers)
+    return await send.send(call, entry, (0, entry.size), status=200, headers=headers)
 
 
 def _could_complete_a_lie(call: Call, entry: Entry, wanted: ranges.Slice) -> bool:
@@ -89,9 +81,7 @@ def _could_complete_a_lie(call: Call, entry: Entry, wanted: ranges.Slice) -> boo
 
 
 def _head(headers: dict[str, str], size: int) -> web.StreamResponse:
-    response = web.Response(headers=headers)
-    response.content_length = size
-    return response
+    return web.Response(headers={**headers, "Content-Length": str(size)})
 
 
 def _unsatisfiable(entry: Entry, headers: dict[str, str]) -> web.Response:
@@ -100,10 +90,11 @@ def _unsatisfiable(entry: Entry, headers: dict[str, str]) -> web.Response:
     return web.Response(status=416, headers=headers)
 
 
-def _pointer(call: Call, entry: Entry) -> web.Response:
+def _pointer(entry: Entry) -> web.Response:
     """What git holds for an LFS file: the Hub's answer on `/raw/`."""
     body = gitoid.lfs_pointer(entry.digest, entry.size)
-    response = web.Response(
+    # To HEAD aiohttp sends the length of the body and not the body.
+    return web.Response(
         body=body,
         content_type="text/plain",
         headers={
@@ -111,10 +102,6 @@ def _pointer(call: Call, entry: Entry) -> web.Response:
             "X-Repo-Commit": entry.commit,
         },
     )
-    if call.request.method == "HEAD":
-        response.body = None
-        response.content_length = len(body)
-    return response
 
 
 def _notice(pair: str, notice: str) -> str:

@@ -18,6 +18,7 @@ from proxy.errors import MirrorError
 from proxy.server import protocol
 from proxy.server.app import Front
 from proxy.server.autolock import AutoLock
+from proxy.server.sender import Sender
 from proxy.server.site import Site
 from proxy.server.upkeep import Upkeep
 
@@ -55,7 +56,9 @@ async def running(config: Config) -> AsyncIterator[tuple[Site, Listen]]:
         mirror.cache.recover()
         autolock = AutoLock(mirror)
         upkeep = Upkeep(mirror)
-        site = Site(mirror, autolock, upkeep)
+        sender = Sender()
+        stack.callback(sender.close)
+        site = Site(mirror, autolock, upkeep, sender)
         for work in (
             autolock.run(),
             mirror.recency.keep_writing(),

@@ -1,9 +1,8 @@
-"""Sending the bytes of a reader: by sendfile, as they become ready."""
+"""Sending an entry's bytes as they become ready."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import os
 
@@ -11,6 +10,8 @@ from aiohttp import web
 
 from proxy.errors import Busy, MirrorError, StoreError
 from proxy.mirror.fill import Reader
+from proxy.pins.lock import Entry
+from proxy.server.site import Call
 from proxy.telemetry import metrics
 
 log = logging.getLogger(__name__)
@@ -20,10 +21,47 @@ log = logging.getLogger(__name__)
 FIRST_BYTE_S = 8.0
 _RETRY_AFTER_S = 5
 _SMALL = 256 << 10  # one pread and one write
-_PIECE = 2 << 20  # per sendfile: nobody holds the loop longer than others
+_DRAIN_S = 0.001
 
 
-async def first_ready(reader: Reader, start: int) -> int:
+async def send(
+    call: Call, entry: Entry, span: tuple[int, int], *, status: int, headers: dict[str, str]
+) -> web.StreamResponse:
+    """Answer with the bytes [start, stop) of an entry.
+
+    Errors before the first byte come out: MirrorError. Later the only honest signal left is a body
+    that is shorter than it said, ended by FIN: after a reset the Hub's client does not even retry.
+    """
+    start, stop = span
+    reader = await call.site.mirror.cache.open(entry, stop)
+    try:
+        ready = await _first_ready(reader, start)
+        if stop - start <= _SMALL and ready >= stop:
+            try:
+                body = _read(reader, span)
+            except OSError as e:
+                call.site.mirror.cache.distrust(entry.digest)
+                raise StoreError(f"cannot read {entry.digest}: {e}") from e
+            metrics.SENT_BYTES.inc(len(body))
+            return web.Response(status=status, headers=headers, body=body)
+        response = web.StreamResponse(status=status, headers={**headers, **call.headers})
+        response.content_length = stop - start
+        await response.prepare(call.request)
+        try:
+            await _stream(call, reader, span, ready)
+        except StoreError as e:
+            _cut(call, response, e)
+            call.site.mirror.cache.distrust(entry.digest)
+        except MirrorError as e:
+            _cut(call, response, e)
+        except ConnectionError:
+            log.debug("%s the client left", call.id)
+        return response
+    finally:
+        reader.close()
+
+
+async def _first_ready(reader: Reader, start: int) -> int:
     """How far may be read from `start`. Raises: Busy, if that takes too long; MirrorError."""
     try:
         async with asyncio.timeout(FIRST_BYTE_S):
@@ -32,78 +70,50 @@ async def first_ready(reader: Reader, start: int) -> int:
         raise Busy("this file is being fetched", _RETRY_AFTER_S) from None
 
 
-async def send(
-    request: web.BaseRequest, response: web.StreamResponse, reader: Reader, span: tuple[int, int]
-) -> bool:
-    """Send head and bytes [start, stop); False if the body was cut short.
-
-    Errors before the first byte come out: MirrorError. Later the only honest signal left is a body
-    that is shorter than it said, ended by FIN: after a reset the Hub's client does not even retry.
-    """
+def _read(reader: Reader, span: tuple[int, int]) -> bytes:
     start, stop = span
-    ready = await first_ready(reader, start)
-    if stop - start <= _SMALL and ready >= stop:
-        return await _send_small(request, response, reader, span)
-    await response.prepare(request)
-    at = start
-    try:
-        while at < stop:
-            ready = min(ready, stop)
-            await _send_file(request, reader, at, ready)
-            metrics.SENT_BYTES.inc(ready - at)
-            at = ready
-            if at < stop:
-                ready = await reader.ready(at)
-    except MirrorError as e:
-        log.warning("cut an answer at byte %d of %d: %s", at, stop, e)
-    except ConnectionError:
-        return False  # the client left
-    if at < stop:
-        cut(request, response)
-        return False
-    await response.write_eof()
-    return True
-
-
-async def _send_small(
-    request: web.BaseRequest, response: web.StreamResponse, reader: Reader, span: tuple[int, int]
-) -> bool:
-    start, stop = span
-    try:
-        body = os.pread(reader.file.fileno(), stop - start, start)
-    except OSError as e:
-        raise StoreError(f"cannot read: {e}") from e
+    body = os.pread(reader.file.fileno(), stop - start, start)
     if len(body) != stop - start:
-        raise StoreError("a blob is shorter than it was when it was opened")
-    await response.prepare(request)
-    await response.write(body)
-    await response.write_eof()
-    metrics.SENT_BYTES.inc(len(body))
-    return True
+        raise OSError("the file is shorter than it was when it was opened")
+    return body
 
 
-async def _send_file(request: web.BaseRequest, reader: Reader, at: int, stop: int) -> None:
-    loop = asyncio.get_running_loop()
-    while at < stop:
-        transport = request.transport
-        if transport is None:
-            raise ConnectionResetError("the client left")
-        count = min(_PIECE, stop - at)
+async def _stream(call: Call, reader: Reader, span: tuple[int, int], ready: int) -> None:
+    """Raises: ConnectionError (the client left), StoreError (the disk failed), MirrorError."""
+    at, stop = span
+    while True:
+        ready = min(ready, stop)
+        socket = await _quiet_socket(call.request)
         try:
-            sent = await loop.sendfile(transport, reader.file, at, count)
+            sent = await call.site.sender.send(socket, reader.file.fileno(), at, ready)
+        except ConnectionError:
+            raise
         except OSError as e:
-            if isinstance(e, ConnectionError) or e.errno in (errno.EPIPE, errno.ECONNRESET):
-                raise ConnectionResetError("the client left") from e
             raise StoreError(f"cannot read: {e}") from e
-        except RuntimeError as e:  # asyncio: "Transport is closing"
-            raise ConnectionResetError("the client left") from e
-        if sent < count:
-            raise StoreError("a blob is shorter than it was when it was opened")
+        metrics.SENT_BYTES.inc(sent)
         at += sent
+        if at < ready:
+            raise StoreError("a blob is shorter than it was when it was opened")
+        if at >= stop:
+            return
+        ready = await reader.ready(at)
 
 
-def cut(request: web.BaseRequest, response: web.StreamResponse) -> None:
+async def _quiet_socket(request: web.BaseRequest) -> int:
+    """The connection's descriptor, once aiohttp's own bytes (the head) are out of its buffer."""
+    while True:
+        transport = request.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client left")
+        if transport.get_write_buffer_size() == 0:
+            break
+        await asyncio.sleep(_DRAIN_S)
+    return int(transport.get_extra_info("socket").fileno())
+
+
+def _cut(call: Call, response: web.StreamResponse, error: MirrorError) -> None:
     """End the connection with FIN after what was sent."""
+    log.warning("%s %s is cut short: %s", call.id, call.request.remote, error)
     response.force_close()
-    if request.transport is not None:
-        request.transport.close()
+    if call.request.transport is not None:
+        call.request.transport.close()

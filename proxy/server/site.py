@@ -13,6 +13,7 @@ from proxy.mirror.mirror import Mirror
 from proxy.pins.catalog import Snapshot
 from proxy.server.autolock import AutoLock
 from proxy.server.bodies import Bodies
+from proxy.server.sender import Sender
 from proxy.server.upkeep import Upkeep
 
 
@@ -23,6 +24,7 @@ class Site:
     mirror: Mirror
     autolock: AutoLock
     upkeep: Upkeep
+    sender: Sender
     bodies: Bodies = field(default_factory=Bodies)
     started: float = field(default_factory=time.time)  # Unix seconds
     stopping: bool = False

@@ -16,7 +16,8 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 from signal import SIGTERM
 
@@ -29,6 +30,7 @@ from proxy.tasks.demo_upstream import REPO, Laid
 
 NOT_ALLOWED = "openai-community/gpt2"
 _NEEDED = 1_000_000_000  # bytes of disk, for an upstream, a mirror and three devices
+_LAST_WORDS = 25  # lines of a command that failed
 _DEADLINE_S = 600.0  # for any one command
 # Of the real Hub: the same files as the PyPI package has, not the ONNX and TensorFlow copies.
 _INCLUDE = '["*.json", "*.txt", "*.md", "model.safetensors"]'
@@ -157,9 +159,9 @@ async def _play(stage: _Stage, model: Path | None) -> AsyncGenerator[Event]:
             "package, laid out the way the Hub's client keeps one."
         )
         yield Note(
-            f"Tag v1 and main are commit {laid.v1[:12]}. Tag v2 is {laid.v2[:12]}: a few weights"
+            f"Tag v1 and main are commit {laid.v1[:12]}. Tag v2 is {laid.v2[:12]}: a few weights "
+            "differ; names and sizes do not, so nobody would notice."
         )
-        yield Note("differ; names and sizes do not, so nobody would notice.")
 
     yield Step(2, "The site says what it trusts, and freezes it")
     allowlist = _write_site(stage)
@@ -168,7 +170,7 @@ async def _play(stage: _Stage, model: Path | None) -> AsyncGenerator[Event]:
     yield Note("allowlist.lock now names the commit, and the sha256 of every file.")
 
     yield Step(3, "The mirror starts")
-    yield _good(await _hubpin(stage, "start"))
+    yield await _start(stage)
 
     yield Step(4, "Device 1 downloads with the stock client")
     yield Note(f"All it knows is HF_ENDPOINT={stage.url}")
@@ -200,7 +202,7 @@ async def _play(stage: _Stage, model: Path | None) -> AsyncGenerator[Event]:
         config = stage.site / "hubpin.yaml"
         config.write_text(config.read_text(encoding="utf-8") + "offline: true\n", encoding="utf-8")
         yield Note("hubpin.yaml: offline: true. The mirror opens no connection any more.")
-        yield _good(await _hubpin(stage, "start"))
+        yield await _start(stage)
     else:
         (stage.root / "upstream").rename(stage.root / "upstream-is-gone")
         yield Note("The directory is renamed: nothing is left to ask.")
@@ -234,6 +236,12 @@ def _write_site(stage: _Stage) -> str:
     return allow
 
 
+async def _start(stage: _Stage) -> Ran:
+    """`hubpin start`, without the lines for other shells, which no device here pastes."""
+    ran = _good(await _hubpin(stage, "start"))
+    return replace(ran, output=tuple(takewhile(lambda line: "Paste" not in line, ran.output)))
+
+
 async def _device(stage: _Stage, name: str, *, revision: str = "") -> AsyncGenerator[Event]:
     """A fresh device downloads; each file's sha256 is compared with the lock."""
     options = ("--revision", revision) if revision else ()
@@ -262,7 +270,7 @@ def _verify(stage: _Stage, name: str, took_s: float) -> Verified:
 
 def _good(ran: Ran) -> Ran:
     if ran.status != 0:
-        said = "\n".join(ran.output)
+        said = "\n".join(ran.output[-_LAST_WORDS:])
         raise MirrorError(f"`{ran.command}` ended with status {ran.status}:\n{said}")
     return ran
 
