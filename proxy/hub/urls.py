@@ -14,6 +14,7 @@ begins depends on the revisions that exist. The parser hands on the segments, an
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import quote, unquote_to_bytes
 
 from proxy.errors import InvalidName
@@ -60,11 +61,14 @@ Address = FileAddress | ApiAddress | ListAddress | OtherAddress
 
 
 def parse(raw_path: str) -> Address:
-    """What a raw request path (without its query) asks for. Raises: InvalidName.
+    """What a raw request path (without its query) asks for. Raises: InvalidName."""
+    # The same paths come again and again; long ones are not worth their memory.
+    return _parse_again(raw_path) if len(raw_path) <= 512 else _parse(raw_path)
 
-    Leading slashes collapse: `HF_ENDPOINT=http://host:port/` makes huggingface_hub 0.20 and every
-    `datasets` ask for `//api/…`.
-    """
+
+def _parse(raw_path: str) -> Address:
+    """Leading slashes collapse: `HF_ENDPOINT=http://host:port/` makes huggingface_hub 0.20 and
+    every `datasets` ask for `//api/…`."""
     if len(raw_path) > MAX_PATH_BYTES:
         raise InvalidName("path", raw_path, f"longer than {MAX_PATH_BYTES} bytes")
     segments = segments_of(raw_path)
@@ -81,6 +85,9 @@ def parse(raw_path: str) -> Address:
             repo = _repo(kind, rest[:at])
             return FileAddress(repo, rest[at], rest[at + 1 :])
     return OtherAddress(segments)
+
+
+_parse_again = lru_cache(maxsize=8192)(_parse)
 
 
 def segments_of(raw_path: str) -> tuple[str, ...]:

@@ -83,7 +83,7 @@ class _Repo:
     pairs: tuple[Allowed, ...]
     answers: Mapping[str, Allowed]  # revision → the entry that answers for it
     snapshots: Mapping[Pair, Snapshot]
-    commits: Mapping[str, Snapshot]  # locked commit → snapshot
+    held: Mapping[str, Snapshot]  # revision or locked commit → what answers for it
     default: Revision | None  # the answer for no revision at all
 
 
@@ -104,15 +104,13 @@ class Catalog:
         name: str = known.default or MAIN
         if revision is not None and (revision != "HEAD" or revision in known.answers):
             name = revision
-        if name in known.commits:
-            return known.commits[name]
+        held = known.held.get(name)
+        if held is not None:
+            return held
         allowed = known.answers.get(name)
         if allowed is None:
             raise RevisionNotAllowed(repo, name, sorted(known.answers))
-        held = known.snapshots.get(allowed.pair)
-        if held is None:
-            raise RevisionNotPinned(repo, allowed.revision)
-        return held
+        raise RevisionNotPinned(repo, allowed.revision)
 
     def split(self, repo: RepoId, segments: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
         """Where a revision ends and a path begins, in URL segments that were decoded.
@@ -124,7 +122,7 @@ class Catalog:
         known = self._repo(repo)
         for count in range(1, len(segments) + 1):
             name = "/".join(segments[:count])
-            if name == "HEAD" or name in known.answers or name in known.commits:
+            if name == "HEAD" or name in known.answers or name in known.held:
                 return name, tuple(segments[count:])
         guess = 3 if segments[:1] == ("refs",) and len(segments) > 3 else 1
         return "/".join(segments[:guess]), tuple(segments[guess:])
@@ -136,7 +134,7 @@ class Catalog:
         """
         known = self._repo(repo)
         for name, allowed in sorted(known.answers.items()):
-            held = known.snapshots.get(allowed.pair)
+            held = known.held.get(name)
             if held is not None and held.pin.kind is not RefKind.COMMIT:
                 own = name == allowed.revision
                 yield name, held.pin.kind if own else RefKind.BRANCH, held.commit
@@ -184,16 +182,19 @@ def _build_repo(pairs: tuple[Allowed, ...], lock: Lock) -> _Repo:
     for one in pairs:
         for name in one.serve_as or ():
             answers.setdefault(name, one)
-    if len(pairs) == 1 and pairs[0].serve_as is None:
+    if len(pairs) == 1 and pairs[0].serve_as != ():
         answers.setdefault(MAIN, pairs[0])
     default: Revision | None = MAIN if MAIN in answers else None
-    if len(pairs) == 1 and pairs[0].serve_as is None:
+    if len(pairs) == 1 and pairs[0].serve_as != ():
         default = pairs[0].revision
     # Two pairs may be locked to one commit with different filters; the first one written answers.
-    commits: dict[str, Snapshot] = {}
+    held: dict[str, Snapshot] = {}
     for snapshot in snapshots.values():
-        commits.setdefault(snapshot.commit, snapshot)
-    return _Repo(pairs, answers, snapshots, commits, default)
+        held.setdefault(snapshot.commit, snapshot)
+    for name, allowed in answers.items():
+        if allowed.pair in snapshots:
+            held.setdefault(name, snapshots[allowed.pair])
+    return _Repo(pairs, answers, snapshots, held, default)
 
 
 def _build_snapshot(allowed: Allowed, pin: Pin) -> Snapshot:

@@ -49,7 +49,7 @@ class Front:
             self._log(call, response.status, e)
         except web.HTTPException as e:  # aiohttp's own: a body that is too large
             response = errors.plain(e.status, "BadRequest", e.reason)
-        metrics.REQUESTS.labels(str(response.status)).inc()
+        metrics.count_request(response.status)
         if not response.prepared:
             response.headers.update(call.headers)
         return response

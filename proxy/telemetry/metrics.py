@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 REGISTRY = CollectorRegistry()
@@ -26,6 +28,16 @@ CATALOG_STALE = Gauge(
 PAIRS_UNLOCKED = Gauge(
     "hubpin_pairs_unlocked", "Pairs that are allowed and not locked.", registry=REGISTRY
 )
+
+
+@lru_cache(maxsize=128)
+def _requests(status: int) -> Counter:
+    return REQUESTS.labels(str(status))
+
+
+def count_request(status: int) -> None:
+    """On the path of every answer, so the look-up of the label is kept."""
+    _requests(status).inc()
 
 
 def render() -> bytes:
