@@ -191,9 +191,9 @@ def _build_repo(pairs: tuple[Allowed, ...], lock: Lock) -> _Repo:
     held: dict[str, Snapshot] = {}
     for snapshot in snapshots.values():
         held.setdefault(snapshot.commit, snapshot)
-    for name, allowed in answers.items():
+    for revision, allowed in answers.items():
         if allowed.pair in snapshots:
-            held.setdefault(name, snapshots[allowed.pair])
+            held.setdefault(revision, snapshots[allowed.pair])
     return _Repo(pairs, answers, snapshots, held, default)
 
 
