@@ -15,6 +15,7 @@ from proxy.cli.console import DONE, Json
 from proxy.cli.progress import duration
 from proxy.cli.render import event_json
 from proxy.tasks import demo as tasks
+from proxy.tasks import demo_stage
 
 _SHOWN = 12  # lines of a command's output
 
@@ -61,7 +62,9 @@ def _show(event: tasks.Event) -> None:
             console.data(f"   {event.name}:")
             for line in event.text.splitlines():
                 console.data(f"     | {line}")
-        case tasks.Ran():
+        case demo_stage.Running():
+            console.data(f"   {event.who}$ {event.command}", "bold")
+        case demo_stage.Ran():
             _show_run(event)
         case tasks.Verified():
             console.data(
@@ -75,8 +78,7 @@ def _show(event: tasks.Event) -> None:
             _show_end(event)
 
 
-def _show_run(event: tasks.Ran) -> None:
-    console.data(f"   {event.who}$ {event.command}", "bold")
+def _show_run(event: demo_stage.Ran) -> None:
     lines = [line for line in event.output if line.strip()]
     for line in lines[:_SHOWN]:
         console.data(f"     | {line}", "dim")

@@ -14,10 +14,12 @@ from proxy.errors import InvalidName
 from proxy.tasks import ports
 
 # What a device sets. Xet goes around any mirror, and a client sends its token to whatever
-# HF_ENDPOINT names (huggingface_hub, utils/_headers.py, build_hf_headers).
+# HF_ENDPOINT names (huggingface_hub, utils/_headers.py, build_hf_headers). The `hf` command looks
+# for a newer version of itself on the internet (cli/_cli_utils.py), which a device may not have.
 _SETTINGS = {
     "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_UPDATE_CHECK": "1",
     "HF_HUB_DISABLE_XET": "1",
 }
 _URL = re.compile(r"https?://([A-Za-z0-9.\-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")

