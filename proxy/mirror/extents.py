@@ -38,14 +38,14 @@ class Extents:
         """How many bytes from offset 0 on are there without a gap."""
         return self._stops[0] if self._starts and self._starts[0] == 0 else 0
 
-    def gaps(self, size: int) -> Iterator[tuple[int, int]]:
-        """What is missing of [0, size), in order."""
-        at = 0
-        for start, stop in self:
-            if start > at:
-                yield at, min(start, size)
-            at = stop
-            if at >= size:
-                return
-        if at < size:
-            yield at, size
+    def gaps(self, stop: int, start: int = 0) -> Iterator[tuple[int, int]]:
+        """What is missing of [start, stop), in order."""
+        at = start
+        for held_start, held_stop in self:
+            if at >= stop or held_start >= stop:
+                break
+            if held_start > at:
+                yield at, held_start
+            at = max(at, held_stop)
+        if at < stop:
+            yield at, stop

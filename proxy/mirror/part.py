@@ -84,7 +84,7 @@ class Part:
                     return fd
             os.close(fd)
 
-    def write(self, offset: int, piece: bytes | bytearray) -> None:
+    def write(self, offset: int, piece: bytes | bytearray | memoryview) -> None:
         view = memoryview(piece)
         at = offset
         try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -98,7 +98,8 @@ class Transfer:
                     tasks, timeout=self.tuning.tick_s, return_when=asyncio.FIRST_COMPLETED
                 )
                 for lane in [one for one in self._lanes if one.task and one.task.done()]:
-                    await self._end(lane)
+                    if lane in self._lanes:
+                        await self._end(lane)
                 self._widen()
         finally:
             for lane in self._lanes:
@@ -142,7 +143,8 @@ class Transfer:
         if longest is None or not self._ranges:
             return None
         left = longest.stop - longest.at
-        if left < 2 * self.tuning.steal:
+        # Twice a batch: what the slow one is writing at this moment stays its own.
+        if left < 2 * max(self.tuning.steal, 2 * self.tuning.batch):
             return None
         middle = longest.at + left // 2
         stolen = _Lane(middle, longest.stop)
@@ -184,7 +186,7 @@ class Transfer:
                     dropped = min(skip, len(chunk))
                     skip -= dropped
                     chunk = chunk[dropped:]
-                batch += chunk[: lane.stop - lane.at - len(batch)]
+                batch += chunk[: max(0, lane.stop - lane.at - len(batch))]
                 full = lane.at + len(batch) >= lane.stop
                 if full or len(batch) >= tuning.batch or came - flushed >= tuning.flush_s:
                     await self._write(lane, batch)
@@ -202,9 +204,10 @@ class Transfer:
     async def _write(self, lane: _Lane, batch: bytearray) -> None:
         if not batch:
             return
-        start = lane.at
-        await self.in_thread(lambda: self.part.write(start, batch))
-        stop = start + len(batch)
+        start, stop = lane.at, lane.at + len(batch)
+        # What is there may have been hashed: other bytes in its place would never be noticed.
+        missing = tuple(self.part.have.gaps(stop, start))
+        await self.in_thread(lambda: self._write_missing(missing, batch, start))
         lane.at = stop
         self._progressed = self.clock()
         self._strikes = 0
@@ -213,6 +216,12 @@ class Transfer:
         if due and not self._syncing.locked():
             async with self._syncing:
                 await self.in_thread(self.part.sync)
+
+    def _write_missing(
+        self, missing: Iterable[tuple[int, int]], batch: bytearray, offset: int
+    ) -> None:
+        for start, stop in missing:
+            self.part.write(start, memoryview(batch)[start - offset : stop - offset])
 
     def _drop(self, lane: _Lane) -> None:
         self._lanes.remove(lane)
@@ -227,22 +236,27 @@ class Transfer:
         if lane.task.cancelled() or (error := lane.task.exception()) is None:
             return
         if isinstance(error, RangeIgnored) and self._ranges:
-            self._only_from_the_start()
+            await self._only_from_the_start()
             return
         if not isinstance(error, UpstreamUnavailable) or isinstance(error, UpstreamOffline):
             raise error
         await self._endure(error)
 
-    def _only_from_the_start(self) -> None:
+    async def _only_from_the_start(self) -> None:
         """No more ranges: one connection, which may go on to the end if it began at the start."""
         self._ranges = False
         self._width = 1
         keep = min(self._lanes, key=lambda lane: lane.at, default=None)
-        for lane in self._lanes:
-            if lane is keep:
-                lane.stop = lane.asked or lane.stop
-            elif lane.task is not None:
-                lane.task.cancel()
+        others = [lane for lane in self._lanes if lane is not keep]
+        tasks = [lane.task for lane in others if lane.task is not None]
+        for task in tasks:
+            task.cancel()
+        # Until they have let go: two connections never write the same bytes.
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for lane in others:
+            self._drop(lane)
+        if keep is not None:
+            keep.stop = keep.asked or keep.stop
 
     async def _endure(self, error: UpstreamUnavailable) -> None:
         """Wait before the next try, or raise `error` if there is no use in one."""
