@@ -1,7 +1,7 @@
 """Blobs as files on this machine's disk.
 
     <root>/blobs-v1/sha256/ab/abcd…    one file per blob, mode 0444, never modified
-    <root>/quarantine/abcd….<n>        what was found under a digest and had other bytes
+    <root>/quarantine/abcd….<n>        what was found under a digest and was something else
 
 The modification time of a blob is a seal: adopting sets it to a moment in the years 2001 to 2010
 that follows from the digest, and whoever writes to the file later breaks it. So an altered blob is
@@ -17,12 +17,13 @@ import os
 import stat
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
 from aiofiles.threadpool import wrap
 
-from proxy.errors import BlobAltered, StoreError
+from proxy.errors import BlobAltered, InvalidName, StoreError
 from proxy.hub.names import Digest
 
 _PIECE = 1 << 20
@@ -35,6 +36,7 @@ class LocalStore:
     def __init__(self, root: Path) -> None:
         self._blobs = root / "blobs-v1" / "sha256"
         self._quarantine = root / "quarantine"
+        self._lasting: set[Path] = set()  # folders whose own names are on disk
 
     async def size(self, digest: Digest) -> int | None:
         """Two system calls on the loop: cheaper than a thread hop."""
@@ -55,7 +57,7 @@ class LocalStore:
         except FileNotFoundError:
             return None
         except OSError as e:
-            if e.errno == errno.ELOOP:
+            if e.errno in (errno.ELOOP, errno.ENXIO):  # a link or a socket, planted
                 raise BlobAltered(digest) from e
             raise StoreError(f"cannot open {digest}: {e}") from e
         try:
@@ -97,20 +99,16 @@ class LocalStore:
             raise StoreError(f"cannot confirm {digest}: {e}") from e
 
     async def quarantine(self, digest: Digest) -> None:
-        def move() -> None:
-            self._quarantine.mkdir(mode=0o700, exist_ok=True)
-            taken = sum(1 for _ in self._quarantine.glob(f"{digest.hex}.*"))
-            with suppress(FileNotFoundError):
-                self._file(digest).rename(self._quarantine / f"{digest.hex}.{taken}")
-
         try:
-            await asyncio.to_thread(move)
+            await asyncio.to_thread(self._put_aside, digest)
         except OSError as e:
             raise StoreError(f"cannot quarantine {digest}: {e}") from e
 
     async def delete(self, digest: Digest) -> None:
         try:
             self._file(digest).unlink(missing_ok=True)
+        except IsADirectoryError:  # planted
+            await self.quarantine(digest)
         except OSError as e:
             raise StoreError(f"cannot delete {digest}: {e}") from e
 
@@ -120,8 +118,8 @@ class LocalStore:
                 try:
                     digest = Digest.of_hex(name)
                     yield digest, os.lstat(self._blobs / shelf / name).st_size
-                except FileNotFoundError:
-                    continue  # deleted meanwhile
+                except (FileNotFoundError, InvalidName):
+                    continue  # deleted meanwhile; nothing of ours
                 except OSError as e:
                     raise StoreError(f"cannot stat {self._blobs / shelf / name}: {e}") from e
 
@@ -139,19 +137,29 @@ class LocalStore:
     def _adopt(self, digest: Digest, file: Path) -> None:
         """The order is the promise: bytes are on disk before their name is."""
         target = self._file(digest)
-        file.chmod(0o444)
         _seal(digest, file)
         # An error of fsync is final: the kernel may have dropped the pages (fsync(2), EIO), so
         # nobody tries again with the same file.
         _sync(file)
         for folder in (self._blobs.parent, self._blobs, target.parent):
-            if not folder.is_dir():
+            # One that is there already may have been made just before a crash, or in this very
+            # moment by another thread.
+            if folder not in self._lasting or not folder.is_dir():
                 folder.mkdir(mode=0o700, exist_ok=True)
                 _sync(folder.parent)
+                self._lasting.add(folder)
         if target.is_dir():  # planted: rename() cannot replace it
-            target.rename(self._quarantine / f"{digest.hex}.dir")
+            self._put_aside(digest)
         file.rename(target)
+        target.chmod(0o444)  # not before: after a crash the part is written on
         _sync(target.parent)
+
+    def _put_aside(self, digest: Digest) -> None:
+        self._quarantine.mkdir(mode=0o700, exist_ok=True)
+        taken = {path.name for path in self._quarantine.glob(f"{digest.hex}.*")}
+        free = next(n for n in count() if f"{digest.hex}.{n}" not in taken)
+        with suppress(FileNotFoundError):
+            self._file(digest).rename(self._quarantine / f"{digest.hex}.{free}")
 
 
 def _seal_time(digest: Digest) -> int:
