@@ -153,6 +153,15 @@ class DigestMismatch(IntegrityError):
         self.got = got
 
 
+class BundleInvalid(IntegrityError):
+    """A bundle is damaged, cut short or made to harm: no pin of it is taken."""
+
+    def __init__(self, bundle: str, problem: str) -> None:
+        super().__init__(f"{bundle}: {problem}. Nothing of it is served")
+        self.bundle = bundle
+        self.problem = problem
+
+
 # --- our own disk --------------------------------------------------------------------------------
 
 

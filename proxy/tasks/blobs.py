@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from proxy.hub.names import Digest, Pair
 from proxy.mirror.mirror import Mirror
 from proxy.pins.catalog import Catalog, Snapshot
-from proxy.pins.lock import Entry
+from proxy.pins.lock import Entry, Pin
+
+_SHOWN = 10  # names in a message before it is cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +29,20 @@ def snapshots(catalog: Catalog, pairs: Iterable[Pair] | None) -> list[Snapshot]:
     return [catalog.snapshot(pair.repo, pair.revision) for pair in pairs]
 
 
-def entries(found: Iterable[Snapshot]) -> list[Entry]:
+def entries(found: Iterable[Snapshot | Pin]) -> list[Entry]:
     """Every blob of these pairs, once."""
-    unique: dict[Digest, Entry] = {}
-    for snapshot in found:
-        for entry in snapshot.files.values():
-            unique.setdefault(entry.digest, entry)
-    return list(unique.values())
+    first: dict[Digest, Entry] = {}
+    for one in found:
+        for entry in one.files.values():
+            first.setdefault(entry.digest, entry)
+    return list(first.values())
+
+
+def names(files: Sequence[Entry]) -> str:
+    """`org/m model.bin, org/m config.json and 3 more`"""
+    shown = ", ".join(f"{one.repo} {one.path}" for one in files[:_SHOWN])
+    more = len(files) - _SHOWN
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 async def count_held(mirror: Mirror) -> list[PairHeld]:

@@ -13,7 +13,7 @@ from proxy.errors import ConfigError, InvalidName, StoreError
 from proxy.hub.names import Digest
 from proxy.mirror import flock
 from proxy.mirror.mirror import Mirror
-from proxy.tasks import lockfile, smallfile
+from proxy.tasks import intake, lockfile, smallfile
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +79,11 @@ async def gc(mirror: Mirror, *, dry_run: bool = False) -> AsyncGenerator[Event]:
 
 
 def _abandoned(spool: Path, needed: set[Digest]) -> list[Path]:
-    """Part files of blobs that no pin needs, and small files that a dead process left."""
+    """Part files of blobs that no pin needs, and copies that a dead process left."""
     return sorted(
         path
         for path in spool.iterdir()
-        if path.suffix == smallfile.SUFFIX
+        if path.suffix in (smallfile.SUFFIX, intake.SUFFIX)
         or (
             path.suffix == ".part"
             and (digest := _digest(path)) is not None

@@ -40,6 +40,21 @@ async def save(file: Path, pin: Pin, *, instead_of: Pin | None) -> Pin:
     return (await asyncio.to_thread(_change, file, change)).pins[pin.pair]
 
 
+async def merge(file: Path, pins: Collection[Pin], *, instead_of: Lock) -> None:
+    """Write all of these pins, or none. Raises: ConfigError, and StoreError if one of their pairs
+    is not what it was in the lock that was looked at."""
+
+    def change(lock: Lock) -> Lock:
+        for pin in pins:
+            if lock.pins.get(pin.pair) != instead_of.pins.get(pin.pair):
+                raise StoreError(
+                    f"somebody else changed the lock of {pin.pair} just now; run this again"
+                )
+        return lock.with_pins(pins) if pins else lock
+
+    await asyncio.to_thread(_change, file, change)
+
+
 async def drop(file: Path, pairs: Collection[Pair]) -> None:
     """Forget pins. Raises: ConfigError, StoreError."""
     await asyncio.to_thread(_change, file, lambda lock: lock.with_pins((), dropped=pairs))

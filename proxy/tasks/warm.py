@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Sequence
+import os
+from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -25,6 +26,7 @@ class Planned:
     bytes: int
     held_files: int
     held_bytes: int
+    free: int  # bytes of disk that may still be used (what `keep_free` keeps is left out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +78,22 @@ async def warm(
     needed = blobs.entries(blobs.snapshots(mirror.catalog, pairs))
     missing = [entry for entry in needed if not await mirror.cache.held(entry)]
     size, missing_size = sum(e.size for e in needed), sum(e.size for e in missing)
-    yield Planned(len(needed), size, len(needed) - len(missing), size - missing_size)
-    await asyncio.to_thread(
-        Room(mirror.config.keep_free).check, mirror.spool, missing_size, f"{len(missing)} files"
-    )
+    yield Planned(len(needed), size, len(needed) - len(missing), size - missing_size, free(mirror))
+    await asyncio.to_thread(check_room, mirror, missing)
     async for event in fetch(mirror, missing, jobs=jobs, held=(len(needed), size)):
         yield event
+
+
+def free(mirror: Mirror) -> int:
+    """Bytes of disk that blobs may still take."""
+    status = os.statvfs(mirror.spool)
+    return max(0, status.f_bavail * status.f_frsize - mirror.config.keep_free)
+
+
+def check_room(mirror: Mirror, missing: Collection[Entry]) -> None:
+    """Raises: StoreFull, if these blobs do not fit. Blocking."""
+    need = sum(entry.size for entry in missing)
+    Room(mirror.config.keep_free).check(mirror.spool, need, f"{len(missing)} files")
 
 
 async def fetch(

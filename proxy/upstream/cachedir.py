@@ -18,7 +18,7 @@ import logging
 import os
 import stat
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -114,27 +114,11 @@ class CacheDirUpstream:
         return found
 
     def _inside(self, path: Path) -> bool:
-        """Whether a path ends up in the cache directory, all links followed."""
-        try:
-            return path.resolve(strict=True).is_relative_to(self._root.resolve(strict=True))
-        except (OSError, RuntimeError):  # RuntimeError: a loop of links, before Python 3.13
-            return False
+        return _is_inside(self._root, path)
 
-    @contextmanager
-    def _opened(self, path: Path) -> Iterator[BinaryIO]:
+    def _opened(self, path: Path) -> AbstractContextManager[BinaryIO]:
         """Raises: OSError, also for what is not a plain file of the cache directory."""
-        try:
-            real = path.resolve(strict=True)
-        except RuntimeError as e:
-            raise OSError(f"{path} is a loop of links") from e
-        if not self._inside(real):
-            raise PermissionError(f"{path} leads out of the cache directory")
-        # O_NONBLOCK: a FIFO that takes the file's place must not make us wait for its writer.
-        descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as opened:  # noqa: PTH123  # from a descriptor
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise PermissionError(f"{path} is not a plain file")
-            yield opened
+        return opened_inside(self._root, path)
 
     def _commit(self, repo: RepoId, revision: Revision) -> tuple[CommitSha, RefKind]:
         folder = self._repo_dir(repo)
@@ -250,6 +234,31 @@ class CacheDirUpstream:
             if isinstance(given, dict):
                 return {str(key): value for key, value in given.items()}
         return {}
+
+
+def _is_inside(root: Path, path: Path) -> bool:
+    """Whether a path ends up below `root`, all links followed."""
+    try:
+        return path.resolve(strict=True).is_relative_to(root.resolve(strict=True))
+    except (OSError, RuntimeError):  # RuntimeError: a loop of links, before Python 3.13
+        return False
+
+
+@contextmanager
+def opened_inside(root: Path, path: Path) -> Iterator[BinaryIO]:
+    """A plain file below `root`. Raises: OSError, also for what is none, links followed."""
+    try:
+        real = path.resolve(strict=True)
+    except RuntimeError as e:
+        raise OSError(f"{path} is a loop of links") from e
+    if not _is_inside(root, real):
+        raise PermissionError(f"{path} leads out of the directory {root}")
+    # O_NONBLOCK: a FIFO that takes the file's place must not make us wait for its writer.
+    descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as opened:  # noqa: PTH123  # from a descriptor
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise PermissionError(f"{path} is not a plain file")
+        yield opened
 
 
 def _ids(opened: BinaryIO, path: RepoPath, size: int, etag: str) -> tuple[GitOid, Digest | None]:

@@ -147,9 +147,9 @@ class TestSafety:
         self, upstream: CacheDirUpstream, folder: Path, secret: Path
     ) -> None:
         self.replace(folder, secret)
-        with pytest.raises(UpstreamUnavailable, match="out of the cache"):
+        with pytest.raises(UpstreamUnavailable, match="out of the directory"):
             await read(upstream, README)
-        with pytest.raises(UpstreamUnavailable, match="out of the cache"):
+        with pytest.raises(UpstreamUnavailable, match="out of the directory"):
             _ = [entry async for entry in upstream.tree(REPO, COMMIT)]
 
     async def test_a_blob_that_is_a_link_out_is_not_followed(
@@ -158,7 +158,7 @@ class TestSafety:
         blob = folder / "blobs" / FILES[README.path].etag
         blob.unlink()
         blob.symlink_to(secret)
-        with pytest.raises(UpstreamUnavailable, match="out of the cache"):
+        with pytest.raises(UpstreamUnavailable, match="out of the directory"):
             await read(upstream, README)
 
     async def test_a_folder_that_is_a_link_out_is_not_entered(
