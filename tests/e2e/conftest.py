@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,17 +104,18 @@ def upstream() -> Iterator[HubProcess]:
 
 @pytest.fixture
 def start_mirror(tmp_path: Path, upstream: HubProcess) -> Iterator[MakeMirror]:
-    """`start_mirror(*allow, settings=…)`: a running mirror of one's own, everything locked."""
+    """`start_mirror(*allow, …)`: a running mirror of one's own, everything locked.
+
+    Further arguments are `MirrorProcess`'s, and `upstream_url` for another upstream.
+    """
     with ExitStack() as stack:
         count = 0
 
-        def make(*allow: str, **options: object) -> MirrorProcess:
+        def make(*allow: str, upstream_url: str = "", **options: Any) -> MirrorProcess:
             nonlocal count
             count += 1
-            mirror = MirrorProcess(
-                tmp_path / f"mirror-{count}", upstream.url, allow or TINY,
-                **options,  # type: ignore[arg-type]  # passed on
-            )  # fmt: skip
+            folder = tmp_path / f"mirror-{count}"
+            mirror = MirrorProcess(folder, upstream_url or upstream.url, allow or TINY, **options)
             stack.callback(mirror.stop)
             mirror.start()
             mirror.wait_locked()

@@ -6,7 +6,7 @@ import hashlib
 import json
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,10 +55,6 @@ class Running:
         self._count = count
         self._log = log
 
-    @property
-    def done(self) -> bool:
-        return self._process.poll() is not None
-
     def outcomes(self, timeout_s: float = _CALL_S) -> list[Outcome]:
         """Of every call, in order."""
         try:
@@ -76,9 +72,10 @@ class Running:
         return only
 
     def end(self) -> None:
-        """Switch the device off."""
+        """Switch the device off. Doing so twice is fine."""
         self._process.kill()
-        self._process.communicate()
+        if self._process.stdout is not None and not self._process.stdout.closed:
+            self._process.communicate()
 
 
 @dataclass(slots=True)
@@ -137,8 +134,7 @@ class Device:
 
     def end(self) -> None:
         for running in self.runs:
-            if not running.done:
-                running.end()
+            running.end()
 
     def _environment(self) -> dict[str, str]:
         return {
@@ -155,9 +151,8 @@ class Device:
         }
 
 
-def until(what: str, condition: object, *, timeout_s: float = 10.0) -> float:
+def until(what: str, condition: Callable[[], object], *, timeout_s: float = 10.0) -> float:
     """Wait until a condition holds; how many seconds that took. Raises: TimeoutError."""
-    assert callable(condition)
     began = time.monotonic()
     while not condition():
         if time.monotonic() - began > timeout_s:

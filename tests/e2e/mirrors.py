@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,9 @@ class MirrorProcess:
 
     def __init__(
         self, folder: Path, upstream: str, allow: Sequence[str], *, module: str = "proxy",
-        settings: Sequence[str] = (), token_file: Path | None = None,
+        redirect_hosts: str = "127.0.0.2", token_file: Path | None = None,
     ) -> None:  # fmt: skip
-        """`allow` are lines of the list in allowlist.yaml, `settings` further ones of
-        hubpin.yaml; `module` is what is run."""
+        """`allow` are the lines of the list in allowlist.yaml; `module` is what is run."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.module = module
@@ -40,8 +38,7 @@ class MirrorProcess:
             f"listen: 127.0.0.1:{self.port}\n"
             f"contact: {CONTACT!r}\n"
             "keep_free: 1MiB\n"
-            f"upstreams:\n  - url: {upstream}\n    redirect_hosts: [127.0.0.2]\n{token}"
-            + "".join(f"{line}\n" for line in settings)
+            f"upstreams:\n  - url: {upstream}\n    redirect_hosts: [{redirect_hosts}]\n{token}"
         )
         self.allow(*allow)
 
@@ -141,7 +138,11 @@ class MirrorProcess:
             said = self.status()
             return not said["unlocked"] and {*pairs} <= {one["pair"] for one in said["pairs"]}
 
-        until("the pairs are locked", locked)
+        until("the pairs are locked", locked, timeout_s=30)
+
+    def wait_until(self, condition: Callable[[], object]) -> float:
+        """How many seconds it took until this was so. Raises: TimeoutError."""
+        return until("the mirror follows", condition)
 
     def pair(self, name: str) -> Any:
         """What /-/status says about a pair."""
@@ -157,13 +158,6 @@ class MirrorProcess:
 
     def _command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", self.module, "-c", str(self.config), *arguments]
-
-
-def clone(mirror: MirrorProcess, folder: Path) -> None:
-    """Copy the files that a human keeps, and not the data."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in (mirror.config, mirror.allowlist):
-        shutil.copy(file, folder)
 
 
 def _environment() -> dict[str, str]:

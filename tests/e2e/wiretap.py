@@ -6,7 +6,9 @@ import contextlib
 import re
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
@@ -68,7 +70,7 @@ class Listener:
             except OSError:
                 return
             if self._keep(sock):
-                self._spawn(lambda sock=sock: self.serve(sock))
+                self._spawn(partial(self.serve, sock))
 
     def _keep(self, sock: socket.socket) -> bool:
         """Close it when the listener is closed; False if it is already."""
@@ -79,8 +81,7 @@ class Listener:
             self._open.append(sock)
             return True
 
-    def _spawn(self, work: object) -> None:
-        assert callable(work)
+    def _spawn(self, work: Callable[[], None]) -> None:
         thread = threading.Thread(target=work)
         self._threads.append(thread)
         thread.start()
