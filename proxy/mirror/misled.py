@@ -11,6 +11,7 @@ restarts, as the client's half-file does.
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -24,6 +25,7 @@ class Misled:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._limits: dict[Digest, int] = {}
+        self._written: dict[Digest, int] = {}  # what of it is in the file
         self._seen = (0, 0)  # size and mtime of the file when it was read last
 
     def limit(self, digest: Digest) -> int:
@@ -32,19 +34,34 @@ class Misled:
         return self._limits.get(digest, 0)
 
     def add(self, digest: Digest, limit: int) -> None:
-        """Remember, durably. Raises: StoreError."""
-        if limit <= self._limits.get(digest, 0):
+        """Remember, durably. Raises: StoreError; this process remembers it all the same."""
+        self._limits[digest] = max(limit, self._limits.get(digest, 0))
+        if limit <= self._written.get(digest, 0):
             return
+        # The line before may have been cut by a crash: this one begins anew.
+        line = f"\n{digest.hex} {limit}\n".encode()
         try:
             fd = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
-                os.write(fd, f"{digest.hex} {limit}\n".encode())
+                if os.write(fd, line) != len(line):
+                    raise OSError(errno.ENOSPC, "only a part of it was written")
                 os.fsync(fd)
             finally:
                 os.close(fd)
+            self._sync_folder()
         except OSError as e:
             raise StoreError(f"cannot write {self._file}: {e}") from e
-        self._limits[digest] = limit
+        self._written[digest] = limit
+
+    def _sync_folder(self) -> None:
+        """The first line makes the file, and its name has to be on disk as well."""
+        if self._written:
+            return
+        fd = os.open(self._file.parent, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
     def _refresh(self) -> None:
         try:
@@ -61,7 +78,8 @@ class Misled:
             name, _, limit = line.partition(" ")
             try:
                 digest = Digest.of_hex(name)
-                self._limits[digest] = max(int(limit), self._limits.get(digest, 0))
+                self._written[digest] = max(int(limit), self._written.get(digest, 0))
+                self._limits[digest] = max(self._written[digest], self._limits.get(digest, 0))
             except (InvalidName, ValueError):
                 continue  # the end of a line that a crash cut
         self._seen = seen
