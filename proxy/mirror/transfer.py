@@ -115,14 +115,14 @@ class Transfer:
 
     def _open_lanes(self) -> None:
         while len(self._lanes) < self._width or not self._lanes:
+            extra = bool(self._lanes)
+            if extra and self.extra.left <= 0:
+                return
             lane = self._next_lane()
             if lane is None:
                 return
-            lane.extra = bool(self._lanes)
-            if lane.extra:
-                if self.extra.left <= 0:
-                    return
-                self.extra.left -= 1
+            lane.extra = extra
+            self.extra.left -= extra
             self._lanes.append(lane)
             lane.task = asyncio.create_task(self._bring(lane), name=f"fetch {self.entry.path}")
 
@@ -174,27 +174,31 @@ class Transfer:
         start = 0 if skip else lane.at
         lane.asked = lane.stop
         asked = clock()
-        async with aclosing(self.upstream.fetch(self.entry, start, lane.stop)) as body:
-            async for piece in body:
-                chunk, came = piece, clock()
-                if lane.began:
-                    lane.waited_s += came - asked
-                else:
-                    lane.began = came
-                lane.came += len(chunk)
-                if skip:
-                    dropped = min(skip, len(chunk))
-                    skip -= dropped
-                    chunk = chunk[dropped:]
-                batch += chunk[: max(0, lane.stop - lane.at - len(batch))]
-                full = lane.at + len(batch) >= lane.stop
-                if full or len(batch) >= tuning.batch or came - flushed >= tuning.flush_s:
-                    await self._write(lane, batch)
-                    batch = bytearray()
-                    flushed = clock()
-                    if lane.at >= lane.stop:
-                        return
-                asked = clock()
+        try:
+            async with aclosing(self.upstream.fetch(self.entry, start, lane.stop)) as body:
+                async for piece in body:
+                    chunk, came = piece, clock()
+                    if lane.began:
+                        lane.waited_s += came - asked
+                    else:
+                        lane.began = came
+                    lane.came += len(chunk)
+                    if skip:
+                        dropped = min(skip, len(chunk))
+                        skip -= dropped
+                        chunk = chunk[dropped:]
+                    batch += chunk[: max(0, lane.stop - lane.at - len(batch))]
+                    full = lane.at + len(batch) >= lane.stop
+                    if full or len(batch) >= tuning.batch or came - flushed >= tuning.flush_s:
+                        await self._write(lane, batch)
+                        batch = bytearray()
+                        flushed = clock()
+                        if lane.at >= lane.stop:
+                            return
+                    asked = clock()
+        except UpstreamUnavailable:
+            await self._write(lane, batch)  # what came is not asked for again
+            raise
         await self._write(lane, batch)
         if lane.at < lane.stop:
             raise UpstreamUnavailable(
