@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
@@ -66,10 +67,26 @@ class Workshop:
     gate: asyncio.Semaphore  # how many fills run at once
 
     async def on_disk(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self.disk, work)
+        """Runs in a thread. Whoever is cancelled meanwhile waits for its end: nobody may close a
+        file, or write the same place anew, while a thread still writes."""
+        return await _to_the_end(self.disk, work)
 
     async def write(self, work: Callable[[], None]) -> None:
-        await asyncio.get_running_loop().run_in_executor(self.disk, work)
+        await _to_the_end(self.disk, work)
+
+    async def hash_run(self, work: Callable[[], None]) -> None:
+        await _to_the_end(self.hashing, work)
+
+
+async def _to_the_end(executor: Executor, work: Callable[[], T]) -> T:
+    running = asyncio.get_running_loop().run_in_executor(executor, work)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        while not running.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([running])
+        raise
 
 
 class Fill:
@@ -108,11 +125,14 @@ class Fill:
         except OSError as e:
             error = StoreError(f"cannot write {self.entry.path}: {e}")
         finally:  # also when cancelled, or broken by a bug: nobody may wait for ever
-            self.error = error
-            self.held = error is None
-            if self._part is not None:
-                self._put_down(self._part, error)
-            self._fire()
+            part, self._part = self._part, None
+            try:
+                if part is not None:
+                    await self._put_down(part, error)
+            finally:
+                self.error = error
+                self.held = error is None
+                self._fire()
 
     async def wait(self) -> None:
         """Returns when something changed: bytes came, an attempt failed, the fill ended."""
@@ -140,15 +160,15 @@ class Fill:
             self._shop.upstream.blame(self.entry)
             if self.exposed:
                 self._shop.misled.add(self.entry.digest, self.exposed)
-            self._part = None
+            # No await since the verdict: nobody is shown more of this attempt than was noted.
+            self._part, self.exposed = None, 0
+            self.attempt += 1
+            self._fire()
             await self._shop.on_disk(part.discard)
             error = DigestMismatch(
                 f"{self.entry.repo}/{self.entry.path}", self.entry.digest, digest
             )
-            log.error("wrong bytes, attempt %d of %d: %s", self.attempt + 1, ATTEMPTS, error)
-            self.attempt += 1
-            self.exposed = 0
-            self._fire()
+            log.error("wrong bytes, attempt %d of %d: %s", self.attempt, ATTEMPTS, error)
             if self.attempt >= ATTEMPTS:
                 raise error
 
@@ -157,22 +177,33 @@ class Fill:
         entry, shop = self.entry, self._shop
         while True:
             with suppress(flock.Held):
-                part = await shop.on_disk(
-                    lambda: Part(shop.spool, entry.digest, entry.size, shop.room)
-                )
+                part = await shop.on_disk(self._take_part)
                 break
             await asyncio.sleep(_POLL_S)
-            if await shop.store.size(entry.digest) is not None:
+            if await self._is_stored():
                 return None
-        self._part = part
-        if await self._shop.store.size(entry.digest) is not None:
+        if await self._is_stored():
             return None  # it was adopted between our look into the store and our lock
         # What readers of an earlier process were shown must be what we verify, or be remembered.
         if part.exposed == UNKNOWN or part.exposed > part.have.front:
+            self.exposed = entry.size
             shop.misled.add(entry.digest, entry.size)
+            self.exposed = 0
         else:
             self.exposed = part.exposed
         return part
+
+    def _take_part(self) -> Part:
+        """In a thread; kept here at once, because the one who waits may be cancelled."""
+        shop = self._shop
+        self._part = Part(shop.spool, self.entry.digest, self.entry.size, shop.room)
+        return self._part
+
+    async def _is_stored(self) -> bool:
+        size = await self._shop.store.size(self.entry.digest)
+        if size is not None and size != self.entry.size:
+            raise wrong_size(self.entry, size)
+        return size is not None
 
     async def _download(self, part: Part) -> str:
         """Bring what is missing and return the digest of the whole."""
@@ -196,14 +227,13 @@ class Fill:
     async def _hash(self, part: Part, transfer: asyncio.Task[None]) -> str:
         """Hash in order, right behind the front, from the page cache."""
         hasher = hashlib.sha256()
-        loop = asyncio.get_running_loop()
         at = 0
         while at < self.entry.size:
             changed = self._changed
             front = part.have.front
             if front > at:
                 stop = min(front, at + _HASH_RUN)
-                await loop.run_in_executor(self._shop.hashing, _hash_run, hasher, part, at, stop)
+                await self._shop.hash_run(partial(_hash_run, hasher, part, at, stop))
                 at = stop
             elif transfer.done():
                 await transfer  # raises what stopped it
@@ -223,23 +253,25 @@ class Fill:
         self._part = None
         await self._shop.on_disk(part.forget)
 
-    def _put_down(self, part: Part, error: MirrorError | None) -> None:
-        """Keep what is good for the next one; blocking, because we may be cancelled."""
-        self._part = None
-        try:
-            if error is None or (
-                isinstance(error, StoreError) and part.have.total == 0
-            ):  # another process brought the blob: this is an empty new part
-                part.discard()
+    async def _put_down(self, part: Part, error: MirrorError | None) -> None:
+        """Keep what is good for the next one."""
+        if error is not None and part.have.total:
+            exposed = self.exposed
+            try:
+                await self._shop.on_disk(lambda: part.keep(exposed))
+            except StoreError as e:
+                log.warning("a part is thrown away: %s", e)
             else:
-                part.sync(exposed=self.exposed)
-                part.close()
-        except MirrorError as e:
-            log.warning("a part is thrown away: %s", e)
-            if self.exposed:
-                with suppress(StoreError):
-                    self._shop.misled.add(self.entry.digest, self.exposed)
-            part.discard()
+                return
+        # The bytes go, the knowledge that clients saw some of them must not.
+        remember = False
+        if error is not None and self.exposed:
+            try:
+                self._shop.misled.add(self.entry.digest, self.exposed)
+            except StoreError as e:
+                log.error("%s", e)
+                remember = True
+        await self._shop.on_disk(lambda: part.discard(remember=remember))
 
     # --- readers ----------------------------------------------------------------------------------
 
@@ -248,19 +280,21 @@ class Fill:
         self._changed = asyncio.Event()
 
     async def expose(self, limit: int) -> None:
-        """Note that a reader is about to be shown unverified bytes below `limit`."""
-        part = self._part
-        if self.exposed == 0 and part is not None:
-            self.exposed = limit
-            await self._shop.on_disk(part.expose)
-        self.exposed = max(self.exposed, limit)
+        """Note that a reader is about to be shown unverified bytes below `limit`.
 
-    def open(self) -> BinaryIO:
-        """The file as it is now, for one reader."""
+        Durable when it returns, for whoever asks first and for whoever comes meanwhile.
+        """
+        part = self._part
+        self.exposed = max(self.exposed, limit)
+        if part is not None and part.exposed != UNKNOWN:
+            await self._shop.on_disk(part.expose)
+
+    def open(self) -> BinaryIO | None:
+        """The file as it is now, for one reader; None while there is none."""
         if self._part is not None:
             return os.fdopen(self._part.descriptor(), "rb", buffering=0)
         file = self._shop.store.open(self.entry.digest)
-        if file is None:
+        if file is None and self.held:
             raise StoreError(f"{self.entry.digest} vanished as soon as it was stored")
         return file
 
@@ -287,8 +321,7 @@ class Follower:
             changed = fill._changed  # one noun in two classes
             if self._attempt not in (-1, fill.attempt):
                 raise DigestMismatch(fill.entry.path, fill.entry.digest, "other bytes")
-            if fill.held:
-                self._show()
+            if fill.held and self._show():
                 return fill.entry.size
             if fill.error is not None:
                 raise fill.error
@@ -296,21 +329,28 @@ class Follower:
             if limit > at:
                 attempt = fill.attempt
                 await fill.expose(limit)
-                if attempt == fill.attempt and fill.error is None:
-                    self._show()
+                if attempt == fill.attempt and fill.error is None and self._show():
                     return limit
                 continue
             await changed.wait()
 
-    def _show(self) -> None:
+    def _show(self) -> bool:
         if self._file is None:
             self._file = self._fill.open()
+        if self._file is None:  # just between two attempts
+            return False
         self._attempt = self._fill.attempt
+        return True
 
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def wrong_size(entry: Entry, size: int) -> DigestMismatch:
+    """The blob is held, and is not as long as the lock says."""
+    return DigestMismatch(f"{entry.repo}/{entry.path}", f"{entry.size} bytes", f"{size} bytes")
 
 
 def _hash_run(hasher: hashlib._Hash, part: Part, start: int, stop: int) -> None:

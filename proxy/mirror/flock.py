@@ -31,6 +31,11 @@ def lock(fd: int, *, shared: bool = False) -> bool:
     return True
 
 
+def unlock(fd: int) -> None:
+    """Let go although copies of `fd` stay open: they share its lock."""
+    fcntl.flock(fd, fcntl.LOCK_UN)
+
+
 @contextmanager
 def holding(file: Path, *, shared: bool = False) -> Iterator[int]:
     """The lock on `file` for the length of the block; yields its descriptor.

@@ -9,13 +9,15 @@ shown bytes before their digest was known: 0 not at all, -1 the process died bef
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import threading
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from proxy.errors import StoreError, StoreFull
+from proxy.errors import InvalidName, StoreError, StoreFull
 from proxy.hub.names import Digest
 from proxy.mirror import flock
 from proxy.mirror.extents import Extents
@@ -29,6 +31,8 @@ class Room:
     """How much of the disk may be used."""
 
     keep_free: int  # bytes
+    # Two who look before either takes would both find the same room.
+    _taking: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def check(self, folder: Path, need: int, what: str) -> None:
         """Raises: StoreFull, if `need` more bytes would leave less than `keep_free`."""
@@ -37,11 +41,28 @@ class Room:
         if need > 0 and free - need < self.keep_free:
             raise StoreFull(what, need, free, self.keep_free)
 
+    def take(self, file: Path, fd: int, size: int) -> None:
+        """Reserve the disk for an open file of `size` bytes. Raises: StoreFull, OSError."""
+        with self._taking:
+            need = size - os.fstat(fd).st_blocks * 512
+            self.check(file.parent, need, file.name)
+            try:
+                if size:
+                    os.posix_fallocate(fd, 0, size)
+                os.ftruncate(fd, size)
+            except OSError as e:
+                if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                status = os.fstatvfs(fd)
+                free = status.f_bavail * status.f_frsize
+                raise StoreFull(file.name, need, free, self.keep_free) from e
+
 
 class Part:
     """One part file, open and locked. Its methods block: call them in a thread.
 
-    Writes at different offsets may run side by side; `sync` must not run beside itself.
+    They may run side by side, except `sync` and `keep`, and nothing may be written after `keep`,
+    `forget`, `discard` or `close`.
     """
 
     def __init__(self, spool: Path, digest: Digest, size: int, room: Room) -> None:
@@ -53,20 +74,21 @@ class Part:
             self._fd = self._open()
         except OSError as e:
             raise StoreError(f"cannot open {self.path}: {e}") from e
+        self._marks = threading.Lock()  # over `have`: threads copy it while the loop adds to it
+        self._saving = threading.Lock()  # over the sidecar and the file it is made from
+        recorded, self.exposed = _read_sidecar(self._sidecar, size)
         try:
-            recorded, self.exposed = _read_sidecar(self._sidecar, size)
-            status = os.fstat(self._fd)
-            if status.st_size != size:
+            if any(stop > os.fstat(self._fd).st_size for _, stop in recorded):
                 recorded = Extents()
             self.have = Extents(recorded)  # what the file holds
             self._recorded = recorded  # what of it would survive a crash
             self._unsynced = 0
-            room.check(spool, size - status.st_blocks * 512, self.path.name)
-            if size:
-                os.posix_fallocate(self._fd, 0, size)
-            os.ftruncate(self._fd, size)
+            room.take(self.path, self._fd, size)
             self._record()
         except BaseException as e:
+            if not recorded.total:  # of no use to the next one; and what there is of it takes room
+                with suppress(OSError):
+                    self.path.unlink()
             os.close(self._fd)
             if isinstance(e, OSError):
                 raise StoreError(f"cannot prepare {self.path}: {e}") from e
@@ -97,9 +119,10 @@ class Part:
 
     def wrote(self, start: int, stop: int) -> bool:
         """Note bytes that `write` wrote; True if it is time to `sync`."""
-        self.have.add(start, stop)
-        self._unsynced += stop - start
-        return self._unsynced >= SYNC_EVERY
+        with self._marks:
+            self.have.add(start, stop)
+            self._unsynced += stop - start
+            return self._unsynced >= SYNC_EVERY
 
     def read(self, start: int, stop: int) -> bytes:
         try:
@@ -107,60 +130,86 @@ class Part:
         except OSError as e:
             raise StoreError(f"cannot read {self.path}: {e}") from e
 
-    def sync(self, exposed: int | None = None) -> None:
+    def sync(self) -> None:
         """Put what is written on disk and then say so in the sidecar."""
-        have = Extents(self.have)
-        self._unsynced = 0
-        if exposed is not None:
-            self.exposed = exposed
+        with self._marks:
+            have = Extents(self.have)
+            self._unsynced = 0
         try:
             os.fdatasync(self._fd)
-            self._recorded = have
-            self._record()
+            with self._saving:
+                self._recorded = have
+                self._record()
         except OSError as e:
             raise StoreError(f"cannot sync {self.path}: {e}") from e
 
     def expose(self) -> None:
         """Remember, before it happens, that clients see bytes that are not verified."""
-        if self.exposed != UNKNOWN:
-            self.exposed = UNKNOWN
+        with self._saving:
+            if self.exposed == UNKNOWN or self._fd < 0:
+                return
+            before, self.exposed = self.exposed, UNKNOWN
             try:
                 self._record()
+                _sync_folder(self.path.parent)
             except OSError as e:
+                self.exposed = before
                 raise StoreError(f"cannot write {self._sidecar}: {e}") from e
 
     def descriptor(self) -> int:
-        """A descriptor of its own for a reader; it outlives this part."""
+        """A descriptor of its own for a reader; it outlives this part, and locks nothing."""
         return os.dup(self._fd)
+
+    def keep(self, exposed: int) -> None:
+        """Let go; what was written stays for the next one, and what was not takes no room."""
+        self.sync()
+        with self._saving:
+            try:
+                self.exposed = exposed
+                self._record()
+                os.ftruncate(self._fd, max(stop for _, stop in self.have))
+            except OSError as e:
+                raise StoreError(f"cannot keep {self.path}: {e}") from e
+            self._let_go()
 
     def forget(self) -> None:
         """The part became a blob: drop the sidecar and let go."""
-        self._sidecar.unlink(missing_ok=True)
-        self.close()
-
-    def discard(self) -> None:
-        """Throw the bytes away and let go."""
-        with suppress(OSError):
-            self.path.unlink(missing_ok=True)
+        with self._saving:
             self._sidecar.unlink(missing_ok=True)
-        self.close()
+            self._let_go()
+
+    def discard(self, *, remember: bool = False) -> None:
+        """Throw the bytes away and let go; with `remember` the sidecar stays, for `exposed`."""
+        with self._saving:
+            with suppress(OSError):
+                self.path.unlink(missing_ok=True)
+                if not remember:
+                    self._sidecar.unlink(missing_ok=True)
+            self._let_go()
 
     def close(self) -> None:
         """Let go; what was synced stays for the next one."""
+        with self._saving:
+            self._let_go()
+
+    def _let_go(self) -> None:
         if self._fd >= 0:
+            flock.unlock(self._fd)  # readers may hold copies of it for long
             os.close(self._fd)
             self._fd = -1
 
     def _record(self) -> None:
         temporary = self._sidecar.with_suffix(".tmp")
+        content = {
+            "size": self.size,
+            "have": [list(one) for one in self._recorded],
+            "exposed": self.exposed,
+        }
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            content = {
-                "size": self.size,
-                "have": [list(one) for one in self._recorded],
-                "exposed": self.exposed,
-            }
-            os.write(fd, json.dumps(content).encode())
+            line = json.dumps(content).encode()
+            if os.write(fd, line) != len(line):
+                raise OSError(errno.ENOSPC, "only a part of it was written")
             os.fsync(fd)
         finally:
             os.close(fd)
@@ -179,7 +228,7 @@ def _read_sidecar(file: Path, size: int) -> tuple[Extents, int]:
         return Extents(ranges), int(raw["exposed"])
     except FileNotFoundError:
         return Extents(), 0
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return Extents(), UNKNOWN
 
 
@@ -192,14 +241,16 @@ def leftovers(spool: Path) -> list[Digest]:
     exposed = []
     try:
         for temporary in spool.glob("*.tmp"):
-            temporary.unlink(missing_ok=True)
+            if not _busy(temporary.with_suffix(".part")):
+                temporary.unlink(missing_ok=True)
         for sidecar in spool.glob("*.json"):
             part = sidecar.with_suffix(".part")
             if _busy(part):
                 continue
             shown = _read_sidecar(sidecar, -1)[1]
             if shown == UNKNOWN or (shown > 0 and not part.exists()):
-                exposed.append(Digest.of_hex(sidecar.stem))
+                with suppress(InvalidName):  # some other file than ours
+                    exposed.append(Digest.of_hex(sidecar.stem))
             if not part.exists():
                 sidecar.unlink(missing_ok=True)
         for part in spool.glob("*.part"):
@@ -212,10 +263,19 @@ def leftovers(spool: Path) -> list[Digest]:
 
 def _busy(part: Path) -> bool:
     try:
-        fd = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        # O_NONBLOCK: a FIFO planted here must not hang us.
+        fd = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return False
     try:
         return not flock.lock(fd)
+    finally:
+        os.close(fd)
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
     finally:
         os.close(fd)
