@@ -87,6 +87,8 @@ def _show_ready(event: tasks.Ready, log: str) -> None:
     console.data(f"The mirror serves at {event.urls[0]}")
     for url in event.urls[1:]:
         console.data(f"                 and {url}")
+    if "//127." in event.urls[0] or "//[::1]" in event.urls[0]:
+        console.warn("it can be reached from this machine alone (listen: in hubpin.yaml)")
     console.data()
     console.data("Paste on a device:")
     for shell, title in _TITLES.items():

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from proxy import config as configs
+from proxy.cli.main import COMMANDS
+from proxy.pins import allowlist
+from proxy.tasks.demo_upstream import REPO, Laid
+from tests.cli.conftest import PAIR, hubpin
+
+
+def test_every_command_explains_itself() -> None:
+    listed = hubpin("--help").out
+    for command in COMMANDS:
+        assert command in listed
+        assert hubpin(command, "--help").status == 0
+
+
+def test_the_version_is_data() -> None:
+    assert hubpin("--version").out.startswith("hubpin ")
+
+
+def test_init_writes_files_that_are_read_without_a_word(place: Path) -> None:
+    assert hubpin("init").status == 0
+    defaults, written = configs.Config(), configs.load()
+    assert written.file == place / "hubpin.yaml"
+    for key in configs.Config.__dataclass_fields__:
+        assert f"{key}:" in written.file.read_text() or key == "file"
+        if key not in ("file", "data", "allowlist", "upstreams"):
+            assert getattr(written, key) == getattr(defaults, key)
+    assert [one.url for one in written.upstreams] == [one.url for one in defaults.upstreams]
+    assert allowlist.load(place / "allowlist.yaml").allowed == ()
+
+
+def test_the_examples_of_init_are_entries_once_they_are_uncommented(place: Path) -> None:
+    hubpin("init")
+    file = place / "allowlist.yaml"
+    lines = file.read_text().splitlines()
+    at = lines.index("allow:")
+    text = "\n".join([*lines[: at + 1], *(line.replace("# ", "", 1) for line in lines[at + 1 :])])
+    assert len(allowlist.loads(text).allowed) == 3
+
+
+def test_init_never_overwrites(place: Path) -> None:
+    (place / "hubpin.yaml").write_text("contact: me\n")
+    assert hubpin("init", "--json").json() == {
+        "written": ["allowlist.yaml"],
+        "kept": ["hubpin.yaml"],
+    }
+    assert (place / "hubpin.yaml").read_text() == "contact: me\n"
+
+
+def test_the_allowlist_at_the_top_of_the_project_works() -> None:
+    file = Path(__file__).parents[2] / "allowlist.yaml"
+    assert [one.repo for one in allowlist.load(file).allowed] == [REPO]
+    text = file.read_text()
+    head, _, examples = text.partition("  # Short form")
+    uncommented = "\n".join(
+        line.replace("# ", "", 1) if line.startswith(("  # -", "  #   ")) else line
+        for line in examples.splitlines()[1:]
+    )
+    assert len(allowlist.loads(head + "\n" + uncommented).allowed) == 5
+
+
+def test_add_and_remove_edit_the_allowlist(site: Path) -> None:
+    before = (site / "allowlist.yaml").read_text()
+    assert hubpin("add", "acme/a@main", "--include", "*.json").status == 0
+    assert "already" in hubpin("add", "acme/a@main").out
+    assert hubpin("remove", "acme/a@main").status == 0
+    assert (site / "allowlist.yaml").read_text() == before
+    assert hubpin("remove", "acme/a@main").status == 1
+
+
+def test_lock_warm_verify_and_gc_agree(site: Path) -> None:
+    assert hubpin("lock", "--check").status == 1
+    locked = hubpin("lock")
+    assert locked.status == 0
+    assert f"locked    {PAIR}" in locked.out
+    assert hubpin("lock", "--check").status == 0
+    assert "1 files fetched" in hubpin("warm").out
+    assert "4 files right, 0 bad" in hubpin("verify").out
+    assert hubpin("gc").out.startswith("deleted 0 blobs")
+    pair = hubpin("status", "--json").json()["pairs"][0]
+    assert pair["held_files"] == pair["files"] == 4
+
+
+def test_drift_is_reported_until_it_is_followed(site: Path, upstream: Laid) -> None:
+    hubpin("lock")
+    upstream.point("v1", upstream.v2)
+    checked = hubpin("lock", "--check")
+    assert checked.status == 1
+    assert "drifted" in checked.out
+    assert "1 changed" in hubpin("diff", PAIR, "upstream").out
+    kept = hubpin("lock")
+    assert "kept" in kept.out
+    moved = hubpin("lock", "--update", PAIR)
+    assert moved.status == 0
+    assert upstream.v1 in moved.out
+    assert upstream.v2 in moved.out
+    assert hubpin("lock", "--check").status == 0
+
+
+def test_two_tags_are_compared(site: Path) -> None:
+    hubpin("add", f"{REPO}@v2")
+    hubpin("lock")
+    delta = hubpin("diff", PAIR, f"{REPO}@v2", "--json").json()["delta"]
+    assert [one["path"] for one in delta["changed"]] == ["model.safetensors"]
+    assert delta["bytes_to_move"] == 512_000
+
+
+def test_events_are_json_lines(site: Path) -> None:
+    events = hubpin("lock", "--json").events()
+    assert [event["event"] for event in events][-2:] == ["locked", "finished"]
+    assert events[-2]["pin"]["files"] == 4
+    assert hubpin("warm", "--json").events()[-1]["fetched_files"] == 1
+    assert hubpin("verify", "--json").events()[-1]["right"] == 4
+    assert hubpin("gc", "--dry-run", "--json").events()[-1]["dry_run"] is True
+
+
+def test_a_pair_that_cannot_be_locked_fails_the_command(site: Path) -> None:
+    hubpin("add", "acme/nobody@main")
+    said = hubpin("lock")
+    assert said.status == 1
+    assert "acme/nobody@main" in said.err
+    assert f"locked    {PAIR}" in said.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["add", "no-revision"], "write repo@revision"),
+        (["warm", "acme/unknown@main"], "not on this mirror's allowlist"),
+        (["lock", "--update", "acme/unknown@main"], "not on this mirror's allowlist"),
+        (["-c", "nowhere.yaml", "lock"], "nowhere.yaml"),
+        (["env", "--url", "http://x/path"], "without a path"),
+        (["env", "--shell", "fish"], "fish"),
+        (["warm", "--jobs", "0"], "--jobs"),
+        (["nonsense"], "nonsense"),
+    ],
+)
+def test_wrong_input_is_status_2_and_one_clear_line(
+    site: Path, arguments: list[str], word: str
+) -> None:
+    said = hubpin(*arguments)
+    assert said.status == 2
+    assert word in said.err
+    assert "Traceback" not in said.err
+    assert said.out == ""
+
+
+def test_a_broken_allowlist_is_named_with_its_line(site: Path) -> None:
+    (site / "allowlist.yaml").write_text("allow:\n  - acme/a@main\n  - not a pair\n")
+    said = hubpin("lock")
+    assert said.status == 2
+    assert "allowlist.yaml:3" in said.err
+
+
+def test_words_of_others_cannot_paint_or_move_the_cursor(site: Path) -> None:
+    said = hubpin("warm", "[red]x[/red]\x1b[2J@main")
+    assert said.status == 2
+    assert "[red]" in said.err
+    assert "\x1b" not in said.err
+
+
+def test_status_works_without_a_server(site: Path) -> None:
+    said = hubpin("status")
+    assert said.status == 0
+    assert "not running" in said.out
+    assert "not locked" in said.out
