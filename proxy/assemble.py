@@ -20,6 +20,7 @@ from proxy.store.recency import Recency
 from proxy.upstream.base import Upstream
 from proxy.upstream.failover import Failover
 from proxy.upstream.offline import OfflineUpstream
+from proxy.upstream.paced import Pace, Paced
 
 # https://bford.info/cachedir/
 _CACHEDIR_TAG = """Signature: 8a477f597d28d172789f06886806bc55
@@ -28,8 +29,12 @@ _CACHEDIR_TAG = """Signature: 8a477f597d28d172789f06886806bc55
 
 
 @asynccontextmanager
-async def open_mirror(config: Config, *, tuning: Tuning | None = None) -> AsyncIterator[Mirror]:
+async def open_mirror(
+    config: Config, *, tuning: Tuning | None = None, pace: Pace | None = None
+) -> AsyncIterator[Mirror]:
     """The mirror that `config` describes, closed at the end of the block.
+
+    `pace` slows down what it fetches.
 
     Raises: ConfigError (a broken file, a data directory that is not ours), StoreError.
     """
@@ -40,6 +45,8 @@ async def open_mirror(config: Config, *, tuning: Tuning | None = None) -> AsyncI
     upstream: Upstream = OfflineUpstream()
     if members:
         upstream = members[0] if len(members) == 1 else Failover(members)
+    if pace is not None:
+        upstream = Paced(upstream, pace)
     store = LocalStore(config.data)
     recency = Recency(config.data / "index-v1")
     cache = BlobCache(

@@ -15,7 +15,9 @@ from proxy.cli import (
     demo,
     diff,
     env,
+    export,
     gc,
+    import_,
     init,
     lock,
     remove,
@@ -41,6 +43,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "status": status.command,
     "verify": verify.command,
     "gc": gc.command,
+    "export": export.command,
+    "import": import_.command,
     "env": env.command,
     "demo": demo.command,
 }

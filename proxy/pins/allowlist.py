@@ -10,6 +10,7 @@ allow:
     notice: "Only for research."
     share: lan                        # serve a gated or private repository to everyone here
     keep: true                        # never evicted while it is locked
+    warm: true                        # a running server fetches all of it as soon as it is locked
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Allowed:
     notice: str = ""
     share_lan: bool = False
     keep: bool = False
+    warm: bool = False
 
     @property
     def pair(self) -> Pair:
@@ -121,6 +123,7 @@ def _long_entry(node: Node, file: Path | str) -> Allowed:
         notice=fields.text("notice", ""),
         share_lan=share == "lan",
         keep=fields.flag("keep", default=False),
+        warm=fields.flag("warm", default=False),
     )
     fields.done()
     return allowed

@@ -73,6 +73,7 @@ async def status_json(site: Site) -> Json:
             }
             for fill in mirror.cache.fills
         ],
+        "warming": site.upkeep.warming,
         "scrub": _scrub(site),
         "disk": {
             "free": free,

@@ -64,6 +64,7 @@ async def running(config: Config) -> AsyncIterator[tuple[Site, Listen]]:
             mirror.recency.keep_writing(),
             upkeep.keep_sound(),
             upkeep.keep_small(),
+            upkeep.keep_warm(),
             _follow_edits(site),
         ):
             await stack.enter_async_context(_background(work))

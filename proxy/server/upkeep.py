@@ -1,18 +1,23 @@
-"""What a server does beside answering: scrubbing, and staying within `max_size`."""
+"""What a server does beside answering: scrubbing, staying within `max_size`, warming."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from contextlib import aclosing
 
 from proxy.errors import MirrorError
+from proxy.hub.names import Digest, Pair
 from proxy.mirror.mirror import Mirror
-from proxy.tasks import evict, scrub
+from proxy.tasks import evict, scrub, warm
 
 log = logging.getLogger(__name__)
 
 _EVICT_EVERY_S = 30.0
+_LOOK_S = 5.0  # how often we look for pairs to warm
+_RETRY_S = 600.0  # after a pair could not be warmed whole
+_WARM_JOBS = 2  # files at a time: clients come first
 
 
 class Upkeep:
@@ -21,6 +26,9 @@ class Upkeep:
     def __init__(self, mirror: Mirror) -> None:
         self._mirror = mirror
         self.last: scrub.Checked | None = None
+        self.warming: Pair | None = None  # the pair marked `warm: true` that is being fetched
+        self._warmed: dict[Pair, Digest] = {}  # which files of it were all held once
+        self._cold: dict[Pair, float] = {}  # when it could not be warmed (time.monotonic)
 
     async def keep_sound(self) -> None:
         """Hash everything once per `scrub` period, for ever."""
@@ -47,6 +55,37 @@ class Upkeep:
             except MirrorError as e:
                 log.error("evict: %s", e)
             await asyncio.sleep(_EVICT_EVERY_S)
+
+    async def keep_warm(self) -> None:
+        """Fetch pairs marked `warm: true` once they are locked, and again when they move."""
+        while True:
+            for snapshot in self._mirror.catalog.snapshots():
+                pair, print_ = snapshot.pair, snapshot.fingerprint
+                rested = time.monotonic() - self._cold.get(pair, -_RETRY_S) >= _RETRY_S
+                if snapshot.allowed.warm and self._warmed.get(pair) != print_ and rested:
+                    self.warming = pair
+                    whole = await self._warm(pair)
+                    self.warming = None
+                    if whole:
+                        self._warmed[pair] = print_
+                    else:
+                        self._cold[pair] = time.monotonic()
+            await asyncio.sleep(_LOOK_S)
+
+    async def _warm(self, pair: Pair) -> bool:
+        """Whether every file of the pair is held now."""
+        try:
+            async with aclosing(warm.warm(self._mirror, [pair], jobs=_WARM_JOBS)) as events:
+                async for event in events:
+                    if isinstance(event, warm.Finished):
+                        log.info(
+                            "warmed %s: %d files fetched, %d failed",
+                            pair, event.fetched_files, event.failed,
+                        )  # fmt: skip
+                        return event.failed == 0
+        except MirrorError as e:
+            log.error("cannot warm %s: %s", pair, e)
+        return False
 
     def _note(self, event: evict.Evicted | evict.Finished) -> None:
         if isinstance(event, evict.Evicted):

@@ -189,6 +189,8 @@ def _entry(wanted: Allowed) -> list[str]:
         rows.append("  share: lan")
     if wanted.keep:
         rows.append("  keep: true")
+    if wanted.warm:
+        rows.append("  warm: true")
     return rows
 
 

@@ -61,6 +61,14 @@ class Moved:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """The pins were judged; the blobs are read."""
+
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Checked:
     """How far the work is. Bytes of blobs that were left out count as done."""
 
@@ -91,7 +99,7 @@ class Finished:
 
 
 Change = Same | New | Moved
-Event = Opened | Change | Checked | NotAllowed | Finished
+Event = Opened | Change | Reading | Checked | NotAllowed | Finished
 
 
 async def import_bundle(
@@ -130,6 +138,7 @@ async def import_bundle(
     else:
         reader.wanted = before.digests() & manifest.blobs.keys()
     await reader.check_room()
+    yield Reading(len(manifest.blobs), sum(manifest.blobs.values()))
     async with AsyncExitStack() as stack:
         if not dry_run:
             # The blobs have no pin until the end: gc must not run in between.
