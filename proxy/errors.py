@@ -117,6 +117,10 @@ class UpstreamUnavailable(UpstreamError):
         self.retry_after_s = retry_after_s  # what the upstream asked us to wait, if it said so
 
 
+class UpstreamInvalid(UpstreamUnavailable):
+    """It answered, and the answer makes no sense."""
+
+
 class UpstreamOffline(UpstreamUnavailable):
     """We are configured never to ask an upstream."""
 

@@ -7,7 +7,13 @@ import logging
 import time
 from contextlib import aclosing
 
-from proxy.errors import Busy, MirrorError, RevisionNotPinned, UpstreamUnavailable
+from proxy.errors import (
+    Busy,
+    MirrorError,
+    RevisionNotPinned,
+    UpstreamInvalid,
+    UpstreamUnavailable,
+)
 from proxy.hub.names import Pair
 from proxy.mirror.mirror import Mirror
 from proxy.tasks import lock
@@ -111,7 +117,10 @@ class AutoLock:
 
 
 def _later(pair: Pair, error: MirrorError) -> MirrorError:
-    """An upstream that is down may be up when the client asks again."""
+    """An upstream that is down may be up when the client asks again; one that talks nonsense is
+    somebody's to look at."""
+    if isinstance(error, UpstreamInvalid):
+        return error
     if isinstance(error, UpstreamUnavailable) and error.retry_after_s is None:
         return Busy(f"{pair} is allowed but cannot be locked now ({error})", 10)
     return error

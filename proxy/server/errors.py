@@ -26,6 +26,7 @@ _ANSWERS: tuple[tuple[type[errors.MirrorError], int, str], ...] = (
     (errors.InvalidName, 400, "BadRequest"),
     (errors.UpstreamForbidden, 403, "GatedRepo"),
     (errors.UpstreamMissing, 502, "UpstreamMissing"),
+    (errors.UpstreamInvalid, 502, "UpstreamInvalid"),
     (errors.UpstreamError, 504, "UpstreamUnavailable"),
     (errors.IntegrityError, 502, "IntegrityError"),
     (errors.StoreFull, 507, "StorageFull"),

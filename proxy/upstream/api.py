@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator
 import msgspec
 from yarl import URL
 
-from proxy.errors import InvalidName, UpstreamError, UpstreamUnavailable
+from proxy.errors import InvalidName, UpstreamError, UpstreamInvalid, UpstreamUnavailable
 from proxy.hub import urls, wire
 from proxy.hub.names import CommitSha, RepoId, Revision
 from proxy.hub.wire import RefKind, RepoInfo, TreeEntry
@@ -62,7 +62,7 @@ class HubApi:
         seen: set[str] = set()
         while query is not None:
             if query in seen or len(seen) >= self._exchange.limits.pages:
-                raise UpstreamUnavailable(
+                raise UpstreamInvalid(
                     self._name, f"the tree of {repo} does not end: page {len(seen) + 1}"
                 )
             seen.add(query)
@@ -73,7 +73,7 @@ class HubApi:
                 page, following = await self._tree_page(repo, commit, query)
             for entry in page:
                 if entry.path in paths:
-                    raise UpstreamUnavailable(
+                    raise UpstreamInvalid(
                         self._name, f"the tree of {repo} lists {entry.path!a} twice"
                     )
                 paths.add(entry.path)
@@ -160,7 +160,7 @@ class HubApi:
         except ValueError as e:
             raise self._nonsense("the link to the next page", e) from e
         if not same or not there.raw_query_string:
-            raise UpstreamUnavailable(
+            raise UpstreamInvalid(
                 self._name, f"the next page of {path} is to be {there.raw_path[:200]!a}"
             )
         return there.raw_query_string
@@ -176,7 +176,7 @@ class HubApi:
             tries += 1
             try:
                 return await self._json_once(path, repo, what)
-            except Transient as e:
+            except (Transient, UpstreamInvalid) as e:
                 if tries >= limits.tries or clock() - began > limits.patience_s:
                     raise
                 if (e.retry_after_s or 0) > limits.wait_s:
@@ -198,8 +198,8 @@ class HubApi:
                 decoded: object = msgspec.json.decode(body)
             except (msgspec.MsgspecError, ValueError, RecursionError) as e:
                 # Cut short in most cases, so another try may bring the rest.
-                raise Transient(self._name, f"{what}: not valid JSON: {e}") from e
+                raise UpstreamInvalid(self._name, f"{what}: not valid JSON: {e}") from e
             return decoded, answer.headers.get("Link", ""), answer.redirected
 
-    def _nonsense(self, what: str, e: Exception) -> UpstreamUnavailable:
-        return UpstreamUnavailable(self._name, f"{what} makes no sense: {e}")
+    def _nonsense(self, what: str, e: Exception) -> UpstreamInvalid:
+        return UpstreamInvalid(self._name, f"{what} makes no sense: {e}")
