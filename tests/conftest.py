@@ -7,6 +7,8 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
+pytest_plugins = ["tests.matrix"]
+
 settings.register_profile(
     "house",
     deadline=None,  # a machine shared with others stalls now and then
