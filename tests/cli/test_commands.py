@@ -1,3 +1,5 @@
+"""Commands as a person types them: data, talk, and the status they end with."""
+
 from __future__ import annotations
 
 from pathlib import Path

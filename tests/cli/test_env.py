@@ -1,3 +1,5 @@
+"""What a device pastes, for each shell."""
+
 from __future__ import annotations
 
 import subprocess

@@ -1,3 +1,5 @@
+"""How far long work is, on a terminal and elsewhere."""
+
 from __future__ import annotations
 
 import io

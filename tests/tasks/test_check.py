@@ -1,3 +1,5 @@
+"""lock --check: unlocked, drifted, or nobody could be asked."""
+
 from __future__ import annotations
 
 from proxy.hub.names import Pair

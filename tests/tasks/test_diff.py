@@ -1,3 +1,5 @@
+"""diff: two locked pairs, or a pair and what its upstream has now."""
+
 from __future__ import annotations
 
 import pytest

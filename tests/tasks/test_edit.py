@@ -1,3 +1,5 @@
+"""add and remove: every other line of allowlist.yaml stays as it was."""
+
 from __future__ import annotations
 
 from pathlib import Path

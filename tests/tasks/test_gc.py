@@ -1,3 +1,5 @@
+"""gc: what no pin needs goes, what one needs stays."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""lock: what is frozen, what never moves, and what is refused."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,3 +1,5 @@
+"""verify: held bytes against the lock, and their repair."""
+
 from __future__ import annotations
 
 from pathlib import Path

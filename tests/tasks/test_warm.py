@@ -1,3 +1,5 @@
+"""warm: every blob is held afterwards, or named."""
+
 from __future__ import annotations
 
 from dataclasses import replace
