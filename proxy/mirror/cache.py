@@ -16,7 +16,7 @@ from proxy.errors import BlobAltered, IntegrityError, StoreError
 from proxy.hub.names import Digest
 from proxy.mirror.fill import Fill, Reader, Workshop
 from proxy.mirror.misled import Misled
-from proxy.mirror.part import Room, leftovers
+from proxy.mirror.part import Room, drop_sidecars, leftovers
 from proxy.mirror.transfer import Extra, Tuning
 from proxy.pins.lock import Entry
 from proxy.store.base import BlobStore
@@ -88,6 +88,7 @@ class BlobCache:
         for digest in leftovers(self.spool):
             # The lock may not name it any more, so its size is unknown: all of it is suspect.
             self.misled.add(digest, 1 << 62)
+        drop_sidecars(self.spool)
 
     @property
     def fills(self) -> tuple[Fill, ...]:

@@ -36,6 +36,7 @@ class Misled:
     def add(self, digest: Digest, limit: int) -> None:
         """Remember, durably. Raises: StoreError; this process remembers it all the same."""
         self._limits[digest] = max(limit, self._limits.get(digest, 0))
+        self._refresh()
         if limit <= self._written.get(digest, 0):
             return
         # The line before may have been cut by a crash: this one begins anew.

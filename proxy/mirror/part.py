@@ -232,6 +232,14 @@ def _read_sidecar(file: Path, size: int) -> tuple[Extents, int]:
         return Extents(), UNKNOWN
 
 
+def drop_sidecars(spool: Path) -> None:
+    """Sidecars without a part, once what they say of clients is written elsewhere."""
+    with suppress(OSError):  # the next start tries again
+        for sidecar in spool.glob("*.json"):
+            if not sidecar.with_suffix(".part").exists():
+                sidecar.unlink(missing_ok=True)
+
+
 def leftovers(spool: Path) -> list[Digest]:
     """Clean the spool of half states and name the downloads that clients may hold bad bytes of.
 
@@ -251,8 +259,6 @@ def leftovers(spool: Path) -> list[Digest]:
             if shown == UNKNOWN or (shown > 0 and not part.exists()):
                 with suppress(InvalidName):  # some other file than ours
                     exposed.append(Digest.of_hex(sidecar.stem))
-            if not part.exists():
-                sidecar.unlink(missing_ok=True)
         for part in spool.glob("*.part"):
             if not part.with_suffix(".json").exists() and not _busy(part):
                 part.unlink(missing_ok=True)
