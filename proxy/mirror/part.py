@@ -76,6 +76,7 @@ class Part:
             raise StoreError(f"cannot open {self.path}: {e}") from e
         self._marks = threading.Lock()  # over `have`: threads copy it while the loop adds to it
         self._saving = threading.Lock()  # over the sidecar and the file it is made from
+        self._lost = False  # the disk took bytes and may not have kept them
         recorded, self.exposed = _read_sidecar(self._sidecar, size)
         try:
             if any(stop > os.fstat(self._fd).st_size for _, stop in recorded):
@@ -135,8 +136,14 @@ class Part:
         with self._marks:
             have = Extents(self.have)
             self._unsynced = 0
+        if self._lost:
+            raise StoreError(f"{self.path} could not be synced once and is not trusted any more")
         try:
+            # An error is told once: the next call may succeed although the kernel has dropped the
+            # pages (fsync(2), EIO).
+            self._lost = True
             os.fdatasync(self._fd)
+            self._lost = False
             with self._saving:
                 self._recorded = have
                 self._record()
@@ -181,10 +188,11 @@ class Part:
     def discard(self, *, remember: bool = False) -> None:
         """Throw the bytes away and let go; with `remember` the sidecar stays, for `exposed`."""
         with self._saving:
-            with suppress(OSError):
-                self.path.unlink(missing_ok=True)
-                if not remember:
+            if not remember:
+                with suppress(OSError):
                     self._sidecar.unlink(missing_ok=True)
+            with suppress(OSError):  # last: then somebody else may take this place
+                self.path.unlink(missing_ok=True)
             self._let_go()
 
     def close(self) -> None:
