@@ -8,8 +8,9 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from proxy.errors import StoreError
 
@@ -29,6 +30,45 @@ def lock(fd: int, *, shared: bool = False) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def create(file: Path) -> BinaryIO:
+    """A file of our own, open for writing and locked: nobody takes it for abandoned.
+
+    Raises: OSError.
+    """
+    while True:
+        fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        if lock(fd) and _is_at(file, fd):
+            return os.fdopen(fd, "wb", buffering=0)
+        os.close(fd)  # somebody cleaned up in between
+
+
+def remove_idle(file: Path) -> bool:
+    """Unlink a file that nobody has locked; False if somebody has, or if it is nothing of ours.
+
+    Raises: OSError.
+    """
+    try:
+        # O_NONBLOCK: a FIFO planted here must not hang us.
+        fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        if not lock(fd):
+            return False
+        if _is_at(file, fd):
+            file.unlink(missing_ok=True)
+        return True
+    finally:
+        os.close(fd)
+
+
+def _is_at(file: Path, fd: int) -> bool:
+    try:
+        return os.path.samestat(os.lstat(file), os.fstat(fd))
+    except FileNotFoundError:
+        return False
 
 
 def unlock(fd: int) -> None:
@@ -55,9 +95,10 @@ def holding(file: Path, *, shared: bool = False) -> Iterator[int]:
 
 
 def sign(fd: int) -> None:
-    """Write our process id into a lock file that we hold."""
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    """Write our process id into a lock file that we hold; a full disk may leave it nameless."""
+    with suppress(OSError):
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
 
 
 def signature(file: Path) -> int | None:

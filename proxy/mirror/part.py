@@ -23,6 +23,7 @@ from proxy.mirror import flock
 from proxy.mirror.extents import Extents
 
 UNKNOWN = -1
+_OURS = (".part", ".json", ".tmp")  # whatever else lies in the spool is of no use to the next one
 SYNC_EVERY = 32 << 20  # bytes; at most this much and what is in flight is fetched twice
 
 
@@ -155,12 +156,10 @@ class Part:
         with self._saving:
             if self.exposed == UNKNOWN or self._fd < 0:
                 return
-            before, self.exposed = self.exposed, UNKNOWN
             try:
-                self._record()
+                self._record(exposed=UNKNOWN)
                 _sync_folder(self.path.parent)
             except OSError as e:
-                self.exposed = before
                 raise StoreError(f"cannot write {self._sidecar}: {e}") from e
 
     def descriptor(self) -> int:
@@ -172,8 +171,7 @@ class Part:
         self.sync()
         with self._saving:
             try:
-                self.exposed = exposed
-                self._record()
+                self._record(exposed)
                 os.ftruncate(self._fd, max(stop for _, stop in self.have))
             except OSError as e:
                 raise StoreError(f"cannot keep {self.path}: {e}") from e
@@ -206,12 +204,13 @@ class Part:
             os.close(self._fd)
             self._fd = -1
 
-    def _record(self) -> None:
+    def _record(self, exposed: int | None = None) -> None:
+        shown = self.exposed if exposed is None else exposed
         temporary = self._sidecar.with_suffix(".tmp")
         content = {
             "size": self.size,
             "have": [list(one) for one in self._recorded],
-            "exposed": self.exposed,
+            "exposed": shown,
         }
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
@@ -222,6 +221,7 @@ class Part:
         finally:
             os.close(fd)
         temporary.rename(self._sidecar)
+        self.exposed = shown
 
 
 def _read_sidecar(file: Path, size: int) -> tuple[Extents, int]:
@@ -267,9 +267,10 @@ def leftovers(spool: Path) -> list[Digest]:
             if shown == UNKNOWN or (shown > 0 and not part.exists()):
                 with suppress(InvalidName):  # some other file than ours
                     exposed.append(Digest.of_hex(sidecar.stem))
-        for part in spool.glob("*.part"):
-            if not part.with_suffix(".json").exists() and not _busy(part):
-                part.unlink(missing_ok=True)
+        for file in spool.iterdir():
+            lone = file.suffix == ".part" and not file.with_suffix(".json").exists()
+            if file.is_file() and (lone or file.suffix not in _OURS):
+                flock.remove_idle(file)
     except OSError as e:
         raise StoreError(f"cannot clean {spool}: {e}") from e
     return exposed

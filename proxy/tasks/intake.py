@@ -33,8 +33,7 @@ class Intake:
         if self.path is None:
             return
         try:
-            self._file = self.path.open("xb", buffering=0)
-            flock.lock(self._file.fileno())
+            self._file = flock.create(self.path)
         except OSError as e:
             raise StoreError(f"cannot write {self.path}: {e.strerror or e}") from e
 

@@ -33,10 +33,9 @@ class _Part:
     """The bytes so far, on disk, and their hashes. Locked, so that gc leaves it alone."""
 
     def __init__(self, file: Path, size: int) -> None:
-        self._out = file.open("xb", buffering=0)
+        self._out = flock.create(file)
         self._size = size
         try:
-            flock.lock(self._out.fileno())
             self.restart()
         except BaseException:
             self._out.close()
