@@ -9,6 +9,7 @@ from contextlib import aclosing
 
 from proxy.errors import (
     Busy,
+    ConfigError,
     MirrorError,
     RevisionNotPinned,
     UpstreamInvalid,
@@ -121,6 +122,8 @@ def _later(pair: Pair, error: MirrorError) -> MirrorError:
     somebody's to look at."""
     if isinstance(error, UpstreamInvalid):
         return error
+    if isinstance(error, ConfigError):  # where our files lie is nobody else's business
+        return RevisionNotPinned(pair.repo, pair.revision, error.problem)
     if isinstance(error, UpstreamUnavailable) and error.retry_after_s is None:
         return Busy(f"{pair} is allowed but cannot be locked now ({error})", 10)
     return error
