@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.fakes.hub_server import HubServer
-from tests.faults.bench import FILE, REPO, SMALL, WEIGHTS, Bench, until
+from tests.faults.bench import FILE, FILES, REPO, SMALL, WEIGHTS, Bench, until
 from tests.faults.client import CLEAN, RIGHT, ask
 from tests.faults.mirror import MirrorProcess
 
@@ -53,25 +53,29 @@ def test_u34_an_endless_head_is_not_read(bench: Bench, host: str) -> None:
     assert bench.mirror.memory("VmHWM") - before < 32 * MIB
 
 
-@pytest.mark.parametrize(
-    "variant",
-    ["truncated", "deep", "dotdot", "self-link", "endless", "foreign-link", "not-a-list"],
-)
+TREES = ("truncated", "deep", "dotdot", "self-link", "endless", "foreign-link", "not-a-list")
+
+
 @pytest.mark.row("U38", behaviour="502 to whoever waits for the lock, no hang; then it is locked.")
 def test_u38_a_broken_tree_is_never_locked(
-    own_hub: HubServer, start: Callable[..., MirrorProcess], variant: str
+    own_hub: HubServer, start: Callable[..., MirrorProcess]
 ) -> None:
     """The list of files is cut, nested 100,000 deep, names `../../etc/passwd`, links to itself,
     never ends, goes on at another host, or is no list."""
-    own_hub.fault("U38", variant=variant)
-    mirror = start(own_hub, locked=False, allow=(f"{REPO}@main",))
-    bench = Bench(own_hub, mirror)
-    bench.most_requests = 100
-    got = bench.ask(f"/api/models/{REPO}/revision/main")
-    assert got.status == 502, got.head
-    assert got.seconds < 20
+    for variant in TREES:
+        own_hub.commit(f"trees/{variant}", FILES)
+        own_hub.fault("U38", path=f"*/{variant}/*", variant=variant)
+    mirror = start(own_hub, locked=False, allow=tuple(f"trees/{v}@main" for v in TREES))
+    bench = Bench(own_hub, mirror, repo="trees/deep")
+    for variant in TREES:
+        got = bench.ask(f"/api/models/trees/{variant}/revision/main")
+        assert got.status == 502, got.head
+        assert got.seconds < 20
+    assert len(own_hub.requests(route="tree")) <= 8 * len(TREES)
     own_hub.heal()
-    until("it is locked", lambda: ask(bench.url(SMALL), method="HEAD").status == 200)
+    urls = [f"{mirror.url}/trees/{variant}/resolve/main/{SMALL}" for variant in TREES]
+    until("all are locked", lambda: all(ask(url).status == 200 for url in urls), 60)
+    own_hub.reset()
     bench.aftermath()
 
 
