@@ -19,45 +19,15 @@ from tests.deploy.fronts import DEPLOY
 
 TOP = DEPLOY.parent
 # https://docs.docker.com/reference/dockerfile/
-_INSTRUCTIONS = frozenset(
-    [
-        "ADD",
-        "ARG",
-        "CMD",
-        "COPY",
-        "ENTRYPOINT",
-        "ENV",
-        "EXPOSE",
-        "FROM",
-        "HEALTHCHECK",
-        "LABEL",
-        "ONBUILD",
-        "RUN",
-        "SHELL",
-        "STOPSIGNAL",
-        "USER",
-        "VOLUME",
-        "WORKDIR",
-    ]
-)
+_INSTRUCTIONS = {
+    *("ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL"),
+    *("ONBUILD", "RUN", "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR"),
+}
 # https://github.com/compose-spec/compose-spec/blob/main/spec.md: the ones that are used
-_SERVICE_KEYS = frozenset(
-    [
-        "image",
-        "build",
-        "init",
-        "restart",
-        "ports",
-        "volumes",
-        "read_only",
-        "tmpfs",
-        "cap_drop",
-        "security_opt",
-        "ulimits",
-        "stop_grace_period",
-        "logging",
-    ]
-)
+_SERVICE_KEYS = {
+    *("image", "build", "init", "restart", "ports", "volumes", "read_only", "tmpfs", "cap_drop"),
+    *("security_opt", "ulimits", "stop_grace_period", "logging"),
+}
 
 
 def _instructions() -> list[tuple[str, str]]:
