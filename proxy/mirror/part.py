@@ -267,6 +267,8 @@ def leftovers(spool: Path) -> list[Digest]:
             if shown == UNKNOWN or (shown > 0 and not part.exists()):
                 with suppress(InvalidName):  # some other file than ours
                     exposed.append(Digest.of_hex(sidecar.stem))
+            elif not part.exists():
+                sidecar.unlink(missing_ok=True)
         for file in spool.iterdir():
             lone = file.suffix == ".part" and not file.with_suffix(".json").exists()
             if file.is_file() and (lone or file.suffix not in _OURS):

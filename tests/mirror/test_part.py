@@ -14,7 +14,7 @@ import pytest
 from proxy.errors import StoreError, StoreFull
 from proxy.hub.names import Digest
 from proxy.mirror import flock
-from proxy.mirror.part import UNKNOWN, Part, Room, leftovers
+from proxy.mirror.part import UNKNOWN, Part, Room, drop_sidecars, leftovers
 from tests.mirror.bench import KB
 
 DIGEST = Digest.of_hex("ab" * 32)
@@ -284,7 +284,8 @@ def test_the_start_can_itself_be_broken_off_and_begun_again(spool: Path, part: P
 
 def test_who_was_shown_bytes_of_a_download_that_is_gone_is_named(spool: Path) -> None:
     (spool / f"{DIGEST.hex}.json").write_text('{"size": 1, "have": [], "exposed": 5}')
-    assert leftovers(spool) == [DIGEST]
+    assert leftovers(spool) == leftovers(spool) == [DIGEST]  # until it is written elsewhere
+    drop_sidecars(spool)
     assert os.listdir(spool) == []
 
 
