@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import logging
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +16,7 @@ from typing import BinaryIO
 
 from proxy.errors import BlobAltered, IntegrityError, StoreError
 from proxy.hub.names import Digest
-from proxy.mirror.fill import Fill, Reader, Workshop
+from proxy.mirror.fill import Fill, Reader, Workshop, wrong_size
 from proxy.mirror.misled import Misled
 from proxy.mirror.part import Room, drop_sidecars, leftovers
 from proxy.mirror.transfer import Extra, Tuning
@@ -31,6 +33,8 @@ _HASH_THREADS = 4
 _FILLS = 32  # downloads at once; the rest wait their turn
 # After this many seconds a blob whose upstreams all sent wrong bytes is asked for again.
 _REST_AFTER_BAD_S = 10.0
+# Errors of reading that say nothing about the blob.
+_PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.ETIMEDOUT})
 
 
 class Held:
@@ -111,11 +115,21 @@ class BlobCache:
         return fill.follow(stop)
 
     async def held(self, entry: Entry) -> bool:
-        """Whether the blob is here; an altered one counts once it was hashed and found right."""
+        """Whether the blob is here; an altered one counts once it was hashed and found right.
+
+        Raises: StoreError, IntegrityError (it is right, and the lock says another size).
+        """
         try:
-            return await self._store.size(entry.digest) == entry.size
+            size = await self._store.size(entry.digest)
         except BlobAltered:
-            return await self.check(entry.digest)
+            if not await self.check(entry.digest):
+                return False
+            size = await self._store.size(entry.digest)
+        if size is None or size == entry.size:
+            return size is not None
+        if await self.check(entry.digest):
+            raise wrong_size(entry, size)
+        return False
 
     async def hold(self, entry: Entry, progress: Callable[[int], None] | None = None) -> bool:
         """Returns once the blob is held; False if it was already.
@@ -170,15 +184,22 @@ class BlobCache:
 
     async def _open_held(self, entry: Entry) -> BinaryIO | None:
         try:
-            return self._store.open(entry.digest)
+            file = self._store.open(entry.digest)
         except BlobAltered:
             log.warning("%s was altered on disk; it is hashed before it is served", entry.digest)
             held = await self.check(entry.digest)
-            return self._store.open(entry.digest) if held else None
+            file = self._store.open(entry.digest) if held else None
+        if file is None or (size := os.fstat(file.fileno()).st_size) == entry.size:
+            return file
+        file.close()
+        if await self.check(entry.digest):
+            raise wrong_size(entry, size)  # the blob is right, so the lock is not
+        return None
 
     async def _check(self, digest: Digest, rate: float) -> bool:
         hasher = hashlib.sha256()
         loop = asyncio.get_running_loop()
+        unreadable = False
         try:
             async with aclosing(self._store.read(digest)) as pieces:
                 async for piece in pieces:
@@ -188,8 +209,11 @@ class BlobCache:
         except StoreError as e:
             if isinstance(e.__cause__, FileNotFoundError):
                 return False
+            if isinstance(e.__cause__, OSError) and e.__cause__.errno in _PASSING:
+                raise
             log.error("%s cannot be read and is put aside: %s", digest, e)
-        if Digest.of_hex(hasher.hexdigest()) == digest:
+            unreadable = True
+        if not unreadable and Digest.of_hex(hasher.hexdigest()) == digest:
             await self._store.confirm(digest)
             return True
         log.error("%s went bad on disk; it is in quarantine/", digest)
@@ -201,7 +225,7 @@ class BlobCache:
         error, until = self._bad.get(entry.digest, (None, 0.0))
         if error is not None:
             if time.monotonic() < until:
-                raise error
+                raise error.with_traceback(None)  # else it grows with every client
             del self._bad[entry.digest]
         fill = self._fills[entry.digest] = Fill(entry, self._shop)
         # The task is ours, not the request's: a client that leaves must not stop it.

@@ -89,9 +89,9 @@ class LocalStore:
 
     async def confirm(self, digest: Digest) -> None:
         def seal() -> None:
-            file = self._file(digest)
-            file.chmod(0o444)
-            _seal(digest, file)
+            with self._regular(digest) as file:
+                os.fchmod(file.fileno(), 0o444)
+                _seal(digest, file.fileno())
 
         try:
             await asyncio.to_thread(seal)
@@ -115,13 +115,16 @@ class LocalStore:
     async def list(self) -> AsyncIterator[tuple[Digest, int]]:
         for shelf in await asyncio.to_thread(_names, self._blobs):
             for name in await asyncio.to_thread(_names, self._blobs / shelf):
+                if not name.startswith(shelf):
+                    continue  # nothing of ours
                 try:
                     digest = Digest.of_hex(name)
-                    yield digest, os.lstat(self._blobs / shelf / name).st_size
+                    size = os.lstat(self._blobs / shelf / name).st_size
                 except (FileNotFoundError, InvalidName):
                     continue  # deleted meanwhile; nothing of ours
                 except OSError as e:
                     raise StoreError(f"cannot stat {self._blobs / shelf / name}: {e}") from e
+                yield digest, size
 
     def _file(self, digest: Digest) -> Path:
         return self._blobs / digest.hex[:2] / digest.hex
@@ -167,7 +170,7 @@ def _seal_time(digest: Digest) -> int:
     return _SEAL_EPOCH + (int(digest.hex[:7], 16) & ~1)
 
 
-def _seal(digest: Digest, file: Path) -> None:
+def _seal(digest: Digest, file: Path | int) -> None:
     moment = _seal_time(digest)
     os.utime(file, (moment, moment))
 

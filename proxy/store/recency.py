@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import shutil
 import sqlite3
 import time
 from pathlib import Path
@@ -47,6 +48,15 @@ class NumbersOnly(diskcache.Disk):  # type: ignore[misc]  # diskcache has no typ
             raise ValueError("a value of the index is not a number")
         return float(value)
 
+    def remove(self, file_path: object) -> None:
+        """diskcache would delete the file that a row names, wherever that is."""
+
+
+# What an index that somebody altered can make diskcache raise.
+_BROKEN = (sqlite3.Error, diskcache.Timeout, ValueError, TypeError, AttributeError, OSError)
+# Among these, what may be over the next time.
+_PASSING = (sqlite3.OperationalError, diskcache.Timeout, OSError)
+
 
 class Recency:
     """When each blob was last served, in Unix seconds; written down every half minute."""
@@ -66,8 +76,8 @@ class Recency:
             return self._fresh[digest]
         try:
             found = self._open().get(digest.hex, 0.0)
-        except (sqlite3.Error, diskcache.Timeout, ValueError, OSError) as e:
-            log.warning("the index of last use cannot be read: %s", e)
+        except _BROKEN as e:
+            self._failed("read", e)
             return 0.0
         return float(found)
 
@@ -83,15 +93,23 @@ class Recency:
     def flush(self) -> None:
         """Write down what is new. A failure costs the hints and nothing else."""
         fresh, self._fresh = self._fresh, {}
-        if not fresh:
+        rows = tuple(fresh.items())  # at once: the loop may be writing its last one there
+        if not rows:
             return
         try:
             cache = self._open()
             with cache.transact():
-                for digest, moment in fresh.items():
+                for digest, moment in rows:
                     cache.set(digest.hex, moment)
-        except (sqlite3.Error, diskcache.Timeout, ValueError, OSError) as e:
-            log.warning("the index of last use cannot be written: %s", e)
+        except _BROKEN as e:
+            self._failed("written", e)
+
+    def _failed(self, what: str, error: Exception) -> None:
+        """An index that is broken is thrown away: it holds hints, and is begun anew."""
+        log.warning("the index of last use cannot be %s: %s", what, error)
+        if not isinstance(error, _PASSING):
+            self._cache = None
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def close(self) -> None:
         self.flush()
