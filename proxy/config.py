@@ -112,6 +112,7 @@ class Config:
     scrub: float = 30 * 86400.0  # every blob is hashed again once in this time; 0: never
     max_connections: int = 4096  # from clients, in all
     max_connections_per_address: int = 1024  # raise it behind a reverse proxy
+    cors: bool = False  # web pages of any origin may read what is served here
 
     @property
     def lock(self) -> Path:
@@ -177,6 +178,7 @@ def _config(root: Node, file: Path | None) -> Config:
         max_connections_per_address=fields.number(
             "max_connections_per_address", default.max_connections_per_address, least=1
         ),
+        cors=fields.flag("cors", default=default.cors),
     )
     fields.done()
     if config.lock == config.allowlist:

@@ -78,6 +78,17 @@ class EntryNotFound(Refused):
         self.path = path
 
 
+class TooLarge(Refused):
+    """The client wants it in a form in which we do not hand out that much."""
+
+    def __init__(self, what: str, size: int, most: int) -> None:
+        super().__init__(
+            f"{what} would be {size:,} bytes, and {most:,} are the most; use hf download"
+        )
+        self.size = size
+        self.most = most
+
+
 class ReadOnly(Refused):
     """The client tried to write."""
 

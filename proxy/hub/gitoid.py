@@ -35,8 +35,19 @@ def lfs_pointer(digest: Digest, size: int) -> bytes:
     ).encode()
 
 
+def object_oid(kind: str, body: bytes) -> GitOid:
+    """The id of a commit, a tree or a blob."""
+    head = b"%b %d\0" % (kind.encode(), len(body))
+    return GitOid(hashlib.sha1(head + body, usedforsecurity=False).hexdigest())
+
+
 def tree_oid(children: Iterable[tuple[str, GitOid, bool]]) -> GitOid:
-    """The id of a git tree of `(name, oid, is_folder)`, with every file of mode 100644.
+    """The id of a git tree of `(name, oid, is_folder)`, with every file of mode 100644."""
+    return object_oid("tree", tree_body(children))
+
+
+def tree_body(children: Iterable[tuple[str, GitOid, bool]]) -> bytes:
+    """The bytes of such a tree.
 
     git sorts a folder as if its name ended in a slash (git, tree.c, base_name_compare).
     """
@@ -44,8 +55,7 @@ def tree_oid(children: Iterable[tuple[str, GitOid, bool]]) -> GitOid:
         (name.encode() + (b"/" if folder else b""), name.encode(), oid, folder)
         for name, oid, folder in children
     )
-    body = b"".join(
+    return b"".join(
         (b"40000 " if folder else b"100644 ") + name + b"\0" + bytes.fromhex(oid)
         for _, name, oid, folder in rows
     )
-    return GitOid(hashlib.sha1(b"tree %d\0" % len(body) + body, usedforsecurity=False).hexdigest())

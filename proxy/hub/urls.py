@@ -2,6 +2,8 @@
 
     /[datasets/|spaces/]{repo}/resolve/{revision}/{path}        a file (also raw/)
     /api/{models|datasets|spaces}[/{repo}[/{verb}[/{rest…}]]]   JSON; verbs in `API_VERBS`
+    /[datasets/|spaces/]{repo}[.git]/{info/refs|git-upload-pack|git-receive-pack|info/lfs/…}   git
+    /v2/{repo}/{manifests|blobs}/{name}                         what Ollama asks
 
 A raw path is split on `/` first and each segment decoded once after that, as strict UTF-8: decoding
 first turns `..%2f` into a traversal, decoding twice turns `%2520` into a space.
@@ -23,6 +25,8 @@ from proxy.hub.names import CommitSha, RepoId, RepoPath, RepoType, Revision
 MAX_PATH_BYTES = 16 * 1024
 API_VERBS = frozenset({"revision", "tree", "paths-info", "refs", "commits", "auth-check"})
 FILE_VERBS = frozenset({"resolve", "raw"})
+GIT_SERVICES = frozenset({"info/refs", "git-upload-pack", "git-receive-pack"})
+REGISTRY_VERBS = frozenset({"manifests", "blobs"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +55,31 @@ class ListAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class GitAddress:
+    """`/{repo}.git/{service}`: `info/refs`, `git-upload-pack`, `info/lfs/objects/batch`, …"""
+
+    repo: RepoId
+    service: str
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryAddress:
+    """`/v2/{repo}/manifests/{tag}` or `/v2/{repo}/blobs/{digest}`."""
+
+    repo: RepoId
+    verb: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class OtherAddress:
     """Anything else; `segments` are decoded."""
 
     segments: tuple[str, ...]
 
 
-Address = FileAddress | ApiAddress | ListAddress | OtherAddress
+RepoAddress = FileAddress | ApiAddress | GitAddress | RegistryAddress
+Address = RepoAddress | ListAddress | OtherAddress
 
 
 def parse(raw_path: str) -> Address:
@@ -84,6 +106,12 @@ def _parse(raw_path: str) -> Address:
         if len(rest) > at + 1 and rest[at] in FILE_VERBS:
             repo = _repo(kind, rest[:at])
             return FileAddress(repo, rest[at], rest[at + 1 :])
+    for at in (2, 1):
+        service = "/".join(rest[at:])
+        if len(rest) > at and (service in GIT_SERVICES or service.startswith("info/lfs/")):
+            return GitAddress(_repo(kind, (*rest[: at - 1], _bare(rest[at - 1]))), service)
+    if segments[0] == "v2" and len(segments) in (4, 5) and segments[-2] in REGISTRY_VERBS:
+        return RegistryAddress(_repo(kind, segments[1:-2]), segments[-2], segments[-1])
     return OtherAddress(segments)
 
 
@@ -107,6 +135,11 @@ def _parse_api(segments: tuple[str, ...]) -> Address:
     if len(rest) <= 2:
         return ApiAddress(_repo(kind, rest), "", ())
     return OtherAddress(segments)
+
+
+def _bare(name: str) -> str:
+    """A repository may be cloned with `.git` and without."""
+    return name.removesuffix(".git")
 
 
 def _repo(kind: RepoType, parts: tuple[str, ...]) -> RepoId:

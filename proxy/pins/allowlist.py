@@ -11,6 +11,7 @@ allow:
     share: lan                        # serve a gated or private repository to everyone here
     keep: true                        # never evicted while it is locked
     warm: true                        # a running server fetches all of it as soon as it is locked
+    aliases: [datasets/data]          # older names of the repository, to which it answers
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Allowed:
     share_lan: bool = False
     keep: bool = False
     warm: bool = False
+    aliases: tuple[RepoId, ...] = ()  # other names of the repository
 
     @property
     def pair(self) -> Pair:
@@ -89,6 +91,7 @@ def parse(root: Node, file: Path | str) -> Allowlist:
     allowed = tuple(_entry(item, file) for item in node.items)
     _check_unique(allowed, file)
     _check_answers(allowed, file)
+    _check_aliases(allowed, file)
     return Allowlist(allowed)
 
 
@@ -124,9 +127,18 @@ def _long_entry(node: Node, file: Path | str) -> Allowed:
         share_lan=share == "lan",
         keep=fields.flag("keep", default=False),
         warm=fields.flag("warm", default=False),
+        aliases=_aliases(RepoId(repo), fields),
     )
     fields.done()
     return allowed
+
+
+def _aliases(repo: RepoId, fields: Fields) -> tuple[RepoId, ...]:
+    aliases = tuple(RepoId(name) for name in fields.texts("aliases") or ())
+    for alias in aliases:
+        if alias.type is not repo.type:
+            raise fields.error("aliases", f"{alias} is of another type than {repo}")
+    return aliases
 
 
 def _check_unique(allowed: tuple[Allowed, ...], file: Path | str) -> None:
@@ -154,6 +166,16 @@ def _check_answers(allowed: tuple[Allowed, ...], file: Path | str) -> None:
                     f"serve_as: {one.repo}@{name} is already answered by {other.pair} "
                     f"(line {other.line})",
                 )
+
+
+def _check_aliases(allowed: tuple[Allowed, ...], file: Path | str) -> None:
+    """A name may stand for one repository only, however it is spelt."""
+    owner = {one.repo.lower(): one.repo for one in allowed}
+    for one in allowed:
+        for alias in one.aliases:
+            other = owner.setdefault(alias.lower(), one.repo)
+            if other != one.repo:
+                raise ConfigError(file, one.line, f"aliases: {alias} already stands for {other}")
 
 
 def _matches(path: str, patterns: tuple[str, ...]) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from proxy.errors import (
     EntryNotFound,
+    InvalidName,
     RepoNotAllowed,
     RevisionNotAllowed,
     RevisionNotPinned,
@@ -94,6 +96,17 @@ class Catalog:
     allowlist: Allowlist = field(default_factory=Allowlist)
     lock: Lock = field(default_factory=Lock)
     _repos: Mapping[RepoId, _Repo] = field(default_factory=dict)
+    _spellings: Mapping[str, RepoId] = field(default_factory=dict)  # lower case → listed name
+
+    def listed(self, repo: RepoId) -> RepoId:
+        """The name under which a repository is on the list, or `repo` itself if it is not.
+
+        It may be asked for in another case, by an alias of the allowlist, and by the name that
+        the Hub gave when it was locked: the Hub redirects all of these (docs/adr, 0009).
+        """
+        if repo in self._repos:
+            return repo
+        return self._spellings.get(repo.lower(), repo)
 
     def snapshot(self, repo: RepoId, revision: str | None) -> Snapshot:
         """What a revision is locked to; None asks for the default revision.
@@ -149,6 +162,10 @@ class Catalog:
         for known in self._repos.values():
             yield from known.snapshots.values()
 
+    def snapshots_of(self, repo: RepoId) -> Iterator[Snapshot]:
+        """Of one repository. Raises: RepoNotAllowed."""
+        yield from self._repo(repo).snapshots.values()
+
     def unlocked(self) -> Iterator[Allowed]:
         """Pairs that are allowed and not locked."""
         for one in self.allowlist.allowed:
@@ -167,9 +184,36 @@ def build(allowlist: Allowlist, lock: Lock) -> Catalog:
     by_repo: dict[RepoId, list[Allowed]] = {}
     for one in allowlist.allowed:
         by_repo.setdefault(one.repo, []).append(one)
-    return Catalog(
-        allowlist, lock, {repo: _build_repo(tuple(ones), lock) for repo, ones in by_repo.items()}
-    )
+    repos = {repo: _build_repo(tuple(ones), lock) for repo, ones in by_repo.items()}
+    return Catalog(allowlist, lock, repos, _spellings(repos))
+
+
+def _spellings(repos: Mapping[RepoId, _Repo]) -> dict[str, RepoId]:
+    """What else the listed names are called. What could mean two of them means none."""
+    found: dict[str, RepoId] = {}
+    for names in (_own_names(repos), _other_names(repos)):
+        claims: dict[str, set[RepoId]] = {}
+        for name, repo in names:
+            claims.setdefault(name.lower(), set()).add(repo)
+        for spelling, claimed in claims.items():
+            if len(claimed) == 1:
+                found.setdefault(spelling, *claimed)
+    return found
+
+
+def _own_names(repos: Mapping[RepoId, _Repo]) -> Iterator[tuple[RepoId, RepoId]]:
+    return ((repo, repo) for repo in repos)
+
+
+def _other_names(repos: Mapping[RepoId, _Repo]) -> Iterator[tuple[RepoId, RepoId]]:
+    for repo, known in repos.items():
+        for one in known.pairs:
+            yield from ((alias, repo) for alias in one.aliases)
+        for snapshot in known.snapshots.values():
+            name = snapshot.info.get("id")
+            if isinstance(name, str) and name != repo.name:
+                with suppress(InvalidName):
+                    yield RepoId.of(repo.type, name), repo
 
 
 def _build_repo(pairs: tuple[Allowed, ...], lock: Lock) -> _Repo:

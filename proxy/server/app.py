@@ -10,13 +10,22 @@ import itertools
 import logging
 import re
 import secrets
+from dataclasses import replace
 
 from aiohttp import web
 
 from proxy.errors import InvalidName, MirrorError, ReadOnly, Refused
 from proxy.hub import urls
-from proxy.hub.urls import ApiAddress, FileAddress, ListAddress, OtherAddress
-from proxy.server import api, blobs, errors, health, resolve
+from proxy.hub.urls import (
+    Address,
+    ApiAddress,
+    FileAddress,
+    GitAddress,
+    ListAddress,
+    OtherAddress,
+    RegistryAddress,
+)
+from proxy.server import api, blobs, cors, errors, git, health, registry, resolve
 from proxy.server.site import Call, Site
 from proxy.telemetry import metrics
 
@@ -45,7 +54,7 @@ class Front:
         try:
             response = await self._route(call)
         except MirrorError as e:
-            response = errors.answer(e, request, self._site.mirror.config.contact)
+            response = call.retell(errors.answer(e, request, self._site.mirror.config.contact))
             self._log(call, response.status, e)
         except web.HTTPException as e:  # aiohttp's own: a body that is too large
             response = errors.plain(e.status, "BadRequest", e.reason)
@@ -63,9 +72,14 @@ class Front:
         if (host is None and request.version >= (1, 1)) or (host and not _HOST.fullmatch(host)):
             raise InvalidName("Host header", host or "", "RFC 9112 asks for one host")
         path = target.partition("?")[0].partition("#")[0]
+        if self._site.mirror.config.cors and cors.is_preflight(request):
+            return cors.preflight(request)
         if path.startswith("/-/") or path in ("/", "/metrics"):
             return await self._own(call, path)
-        address = urls.parse(path)
+        address = self._listed(urls.parse(path))
+        if isinstance(address, GitAddress):
+            call.retell = git.speaks_git(address)
+            return await git.repository(call, address)
         if request.method not in ("GET", "HEAD"):
             return await self._other_method(call, address)
         match address:
@@ -77,7 +91,16 @@ class Front:
                 return await api.repository(call, address)
             case ListAddress():
                 return api.listing(call, address)
+            case RegistryAddress():
+                call.retell = registry.retell
+                return await registry.answer(call, address)
         return self._rest(call, address)
+
+    def _listed(self, address: Address) -> Address:
+        """The same, with the name under which the repository is on the list."""
+        if isinstance(address, ListAddress | OtherAddress):
+            return address
+        return replace(address, repo=self._site.mirror.catalog.listed(address.repo))
 
     async def _other_method(self, call: Call, address: urls.Address) -> web.StreamResponse:
         method = call.request.method

@@ -23,6 +23,7 @@ _ANSWERS: tuple[tuple[type[errors.MirrorError], int, str], ...] = (
     (errors.EntryNotFound, 404, "EntryNotFound"),
     (errors.RepoNotAllowed, 404, "RepoNotFound"),
     (errors.ReadOnly, 403, "ReadOnly"),
+    (errors.TooLarge, 403, "TooLarge"),
     (errors.InvalidName, 400, "BadRequest"),
     (errors.UpstreamForbidden, 403, "GatedRepo"),
     (errors.UpstreamMissing, 502, "UpstreamMissing"),

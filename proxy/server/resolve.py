@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from aiohttp import web
 
 from proxy.hub import gitoid
@@ -12,6 +14,10 @@ from proxy.server.site import Call
 
 # A HEAD must be answered within the ten seconds that the Hub's client waits for it.
 PATIENCE_S = 8.0
+# huggingface_hub ≥ 0.31 refuses to fetch more than this over HTTP if it knows the size
+# (constants.py, MAX_HTTP_DOWNLOAD_SIZE); from 1.31 on it does without knowing.
+MAX_HTTP_DOWNLOAD = 50_000_000_000
+_HUB = re.compile(r"\bhf_hub/(\d{1,4})\.(\d{1,4})")
 
 
 async def file(call: Call, address: FileAddress) -> web.StreamResponse:
@@ -57,7 +63,7 @@ async def answer(call: Call, entry: Entry, headers: dict[str, str]) -> web.Strea
         case ranges.Slice() if _could_complete_a_lie(call, entry, wanted):
             wanted = ranges.Whole()
     if request.method == "HEAD":
-        return _head(headers, entry.size)
+        return _head(call.request, headers, entry.size)
     if entry.size == 0:
         if "Range" in request.headers:
             headers["Content-Range"] = "bytes */0"
@@ -80,8 +86,16 @@ def _could_complete_a_lie(call: Call, entry: Entry, wanted: ranges.Slice) -> boo
     return wanted.start <= call.site.mirror.cache.misled.limit(entry.digest)
 
 
-def _head(headers: dict[str, str], size: int) -> web.StreamResponse:
+def _head(request: web.BaseRequest, headers: dict[str, str], size: int) -> web.StreamResponse:
+    if size > MAX_HTTP_DOWNLOAD and _does_without_size(request.headers.get("User-Agent", "")):
+        del headers["X-Linked-Size"]
+        return web.StreamResponse(headers=headers)
     return web.Response(headers={**headers, "Content-Length": str(size)})
+
+
+def _does_without_size(agent: str) -> bool:
+    found = _HUB.search(agent)
+    return found is not None and (int(found[1]), int(found[2])) >= (1, 31)
 
 
 def _unsatisfiable(entry: Entry, headers: dict[str, str]) -> web.Response:

@@ -59,6 +59,7 @@ async def running(config: Config) -> AsyncIterator[tuple[Site, Listen]]:
         sender = Sender()
         stack.callback(sender.close)
         site = Site(mirror, autolock, upkeep, sender)
+        stack.push_async_callback(site.packs.close)
         for work in (
             autolock.run(),
             mirror.recency.keep_writing(),

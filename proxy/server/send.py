@@ -16,9 +16,6 @@ from proxy.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
-# The Hub's client gives up on a request without a byte for ten seconds (huggingface_hub,
-# constants.py, HF_HUB_DOWNLOAD_TIMEOUT); before that we ask it to come again.
-FIRST_BYTE_S = 8.0
 _RETRY_AFTER_S = 5
 _SMALL = 256 << 10  # one pread and one write
 _DRAIN_S = 0.001
@@ -35,7 +32,7 @@ async def send(
     start, stop = span
     reader = await call.site.mirror.cache.open(entry, stop)
     try:
-        ready = await _first_ready(reader, start)
+        ready = await _first_ready(reader, start, call.patience_s)
         if stop - start <= _SMALL and ready >= stop:
             try:
                 body = _read(reader, span)
@@ -61,10 +58,10 @@ async def send(
         reader.close()
 
 
-async def _first_ready(reader: Reader, start: int) -> int:
+async def _first_ready(reader: Reader, start: int, patience_s: float) -> int:
     """How far may be read from `start`. Raises: Busy, if that takes too long; MirrorError."""
     try:
-        async with asyncio.timeout(FIRST_BYTE_S):
+        async with asyncio.timeout(patience_s):
             return await reader.ready(start)
     except TimeoutError:
         raise Busy("this file is being fetched", _RETRY_AFTER_S) from None

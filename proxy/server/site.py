@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -10,11 +11,18 @@ from aiohttp import web
 from proxy.errors import RevisionNotPinned
 from proxy.hub.names import Pair, RepoId, Revision
 from proxy.mirror.mirror import Mirror
+from proxy.mirror.packs import GitPacks
 from proxy.pins.catalog import Snapshot
+from proxy.pins.gitrepo import GitCommits
+from proxy.server import cors
 from proxy.server.autolock import AutoLock
 from proxy.server.bodies import Bodies
 from proxy.server.sender import Sender
 from proxy.server.upkeep import Upkeep
+
+# The Hub's client gives up on a request without a byte for ten seconds (huggingface_hub,
+# constants.py, HF_HUB_DOWNLOAD_TIMEOUT); before that we ask it to come again.
+FIRST_BYTE_S = 8.0
 
 
 @dataclass(slots=True)
@@ -28,6 +36,13 @@ class Site:
     bodies: Bodies = field(default_factory=Bodies)
     started: float = field(default_factory=time.time)  # Unix seconds
     stopping: bool = False
+    commits: GitCommits = field(default_factory=GitCommits)
+    packs: GitPacks = field(init=False)
+
+    def __post_init__(self) -> None:
+        mirror = self.mirror
+        folder = mirror.config.data / "git-v1"
+        self.packs = GitPacks(folder, mirror.cache, mirror.store, mirror.config.keep_free)
 
     async def snapshot(self, repo: RepoId, revision: str | None, *, patience_s: float) -> Snapshot:
         """What a revision is locked to; a pair that is being locked right now is waited for.
@@ -49,6 +64,9 @@ class Call:
     site: Site
     request: web.BaseRequest
     id: str  # for X-Request-Id and the log
+    # Turns an error into the form that this client shows; JSON, if nothing is said.
+    retell: Callable[[web.Response], web.Response] = lambda response: response
+    patience_s: float = FIRST_BYTE_S  # until the first byte of a file has to be there
 
     @property
     def headers(self) -> dict[str, str]:
@@ -57,6 +75,7 @@ class Call:
             "X-Request-Id": self.id,
             "X-Content-Type-Options": "nosniff",
             "Server": "hubpin",
+            **(cors.HEADERS if self.site.mirror.config.cors else {}),
         }
 
     def flag(self, name: str) -> bool:
