@@ -56,7 +56,8 @@ class _Lane:
 
     at: int
     stop: int
-    asked: int = 0  # where the range that was asked for ends
+    began_at: int = 0  # where the range that was asked for begins
+    asked: int = 0  # and where it ends
     skip: int = 0  # bytes before `at` that come because the upstream starts at the beginning
     waited_s: float = 0.0  # for the upstream
     began: float = 0.0  # when the first byte came; 0 before that
@@ -171,11 +172,11 @@ class Transfer:
         batch = bytearray()
         flushed = clock()
         skip = lane.skip
-        start = 0 if skip else lane.at
+        lane.began_at = 0 if skip else lane.at
         lane.asked = lane.stop
         asked = clock()
         try:
-            async with aclosing(self.upstream.fetch(self.entry, start, lane.stop)) as body:
+            async with aclosing(self.upstream.fetch(self.entry, lane.began_at, lane.stop)) as body:
                 async for piece in body:
                     chunk, came = piece, clock()
                     if lane.began:
@@ -239,8 +240,9 @@ class Transfer:
         assert lane.task is not None
         if lane.task.cancelled() or (error := lane.task.exception()) is None:
             return
-        if isinstance(error, RangeIgnored) and self._ranges:
-            await self._only_from_the_start()
+        if isinstance(error, RangeIgnored) and lane.began_at:
+            if self._ranges:
+                await self._only_from_the_start()
             return
         if not isinstance(error, UpstreamUnavailable) or isinstance(error, UpstreamOffline):
             raise error
