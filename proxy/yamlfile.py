@@ -27,7 +27,7 @@ _DURATION_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None
 
 @dataclass(slots=True)
 class Node:
-    """A value with the line it stands on: text, a list, or a mapping."""
+    """A value with the line it stands on (its key's, if it has one): text, a list, or a mapping."""
 
     line: int
     text: str | None = None
@@ -124,6 +124,7 @@ def _attach(parent: Node, node: Node, file: Path | str) -> None:
             raise ConfigError(file, node.line, problem)
         parent.key, parent.key_line = node.text, node.line
     else:
+        node.line = parent.key_line
         parent.fields[parent.key] = node
         parent.key = None
 
