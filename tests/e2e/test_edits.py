@@ -51,7 +51,7 @@ def test_an_edit_takes_effect_within_two_seconds_and_drops_no_download(
     [
         ("allow:\n  - acme/tiny@main\n  - acme tiny\n", "allowlist.yaml:3: "),
         ("allow:\n  - acme/tiny@main\n  - acme/tiny@main\n", "allowlist.yaml:3: "),
-        ("allow:\n  - acme/tiny@main\n   - solo@main\n", "allowlist.yaml:3: "),
+        ("allow:\n  - acme/tiny@main\n - solo@main\n", "allowlist.yaml:3: "),
         ("alow:\n  - acme/tiny@main\n", "allowlist.yaml:1: "),
         ("allow:\n  - repo: acme/tiny\n    revision: main\n    no: 1\n", "allowlist.yaml:4: "),
     ],

@@ -11,7 +11,6 @@ import pytest
 from tests.e2e.conftest import MakeDevice, MakeMirror
 from tests.e2e.device import Call, Device, Outcome, until
 from tests.e2e.marks import E2E, only
-from tests.e2e.mirrors import MirrorProcess
 from tests.fakes.content import Content
 from tests.fakes.faults import Fault
 from tests.fakes.hub_process import HubProcess

@@ -4,34 +4,37 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.conftest import MakeDevice, MakeMirror, Tap
-from tests.e2e.device import digests, truth
 from tests.e2e.marks import E2E, every_client
 from tests.fakes.hub_process import HubProcess
 from tests.fakes.rawclient import Answer
 from tests.fakes.settings import TOKEN
-from tests.fakes.world import World
 
 pytestmark = E2E
 
 MINE = "hf_theTokenOfThePersonAtTheDevice"
 
 
+@pytest.fixture
+def token_file(tmp_path: Path) -> Path:
+    file = tmp_path / "token"
+    file.touch(0o600)
+    file.write_text(TOKEN)
+    return file
+
+
 @every_client
 def test_a36_no_token_appears_where_it_does_not_belong(
-    start_mirror: MakeMirror, upstream: HubProcess, device: MakeDevice, tap: Tap,
-    world: World, tmp_path: Path,
-) -> None:  # fmt: skip
-    token_file = tmp_path / "token"
-    token_file.touch(0o600)
-    token_file.write_text(TOKEN)
+    start_mirror: MakeMirror, upstream: HubProcess, token_file: Path, device: MakeDevice, tap: Tap
+) -> None:
     upstream.restrict("acme/tiny", private=True)
     listed = "{repo: acme/tiny, revision: main, share: lan}"
     mirror = start_mirror(listed, token_file=token_file)
     wire = tap(mirror.url)
     machine = device(wire.url, HF_TOKEN=MINE)
-    got = machine.snapshot()
-    assert digests(got.folder) == truth(world.repo("acme/tiny").at("main"))
+    assert not machine.snapshot().error
     refused = machine.file("config.json", "acme/other")
     missing = machine.file("missing.json")
     for path in ("/-/status", "/metrics", "/-/lock", "/api/whoami-v2"):
@@ -47,6 +50,6 @@ def test_a36_no_token_appears_where_it_does_not_belong(
     for secret in (MINE, TOKEN):
         assert secret not in mirror.log
         assert secret.encode() not in wire.answered
-        assert secret not in f"{refused}{missing}".replace(repr(machine), "")
+        assert secret not in f"{refused}{missing}"
         for file in mirror.folder.rglob("*"):
             assert not file.is_file() or secret.encode() not in file.read_bytes(), file
