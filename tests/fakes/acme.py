@@ -9,6 +9,26 @@ from tests.fakes.world import File, World, lfs, regular
 
 # Names that tell a right encoder from a wrong one.
 ODD_NAMES = ("a#b?c%20d+e.txt", "dir with space/ü ñ 日本語.txt", "sub/dir/deep/er/file.json")
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # of acme/tiny's vocabulary
+WORDS = tuple(
+    [
+        "the",
+        "a",
+        "mirror",
+        "serves",
+        "locked",
+        "bytes",
+        "and",
+        "no",
+        "others",
+        "to",
+        "every",
+        "device",
+        "that",
+        "asks",
+        "it",
+    ]
+)
 WEIGHTS_SIZE = 3 * 1024 * 1024 + 17  # bytes of acme/tiny's model.safetensors
 
 
@@ -71,6 +91,8 @@ def _tiny_files(revision: str) -> dict[str, File | None]:
     return {
         "README.md": regular(card),
         "config.json": regular(_config(revision)),
+        "tokenizer.json": regular(_tokenizer()),
+        "tokenizer_config.json": regular(_tokenizer_config(revision)),
         "empty.txt": regular(b""),
         "model.safetensors": lfs(Content(f"tiny {revision}", WEIGHTS_SIZE)),
         "onnx/model.onnx": lfs(Content(f"onnx {revision}", 70_000)),
@@ -84,6 +106,52 @@ def _config(revision: str) -> str:
         "architectures": ["BertForSequenceClassification"], "model_type": "bert",
         "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
         "intermediate_size": 16, "vocab_size": 30, "revision_of_the_fixture": revision,
+    }  # fmt: skip
+    return json.dumps(config, indent=1) + "\n"
+
+
+def _tokenizer() -> str:
+    """Words of one language, and nothing below them (tokenizers, `WordLevel`)."""
+    words = [*SPECIAL, *WORDS]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    pieces = [("[CLS]", "SpecialToken"), ("A", "Sequence"), ("[SEP]", "SpecialToken")]
+    tokenizer = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {
+                "id": number, "content": word, "single_word": False, "lstrip": False,
+                "rstrip": False, "normalized": False, "special": True,
+            }
+            for number, word in enumerate(SPECIAL)
+        ],
+        "normalizer": {"type": "Lowercase"},
+        "pre_tokenizer": {"type": "Whitespace"},
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [{kind: {"id": name, "type_id": 0}} for name, kind in pieces],
+            "pair": [
+                *({kind: {"id": name, "type_id": 0}} for name, kind in pieces),
+                {"Sequence": {"id": "B", "type_id": 1}},
+                {"SpecialToken": {"id": "[SEP]", "type_id": 1}},
+            ],
+            "special_tokens": {
+                name: {"id": name, "ids": [vocabulary[name]], "tokens": [name]}
+                for name in ("[CLS]", "[SEP]")
+            },
+        },
+        "decoder": None,
+        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "[UNK]"},
+    }  # fmt: skip
+    return json.dumps(tokenizer, indent=1) + "\n"
+
+
+def _tokenizer_config(revision: str) -> str:
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 64,
+        "revision_of_the_fixture": revision,
+        **{f"{token.strip('[]').lower()}_token": token for token in SPECIAL},
     }  # fmt: skip
     return json.dumps(config, indent=1) + "\n"
 
