@@ -10,25 +10,10 @@ from tests.fakes.world import File, World, lfs, regular
 # Names that tell a right encoder from a wrong one.
 ODD_NAMES = ("a#b?c%20d+e.txt", "dir with space/ü ñ 日本語.txt", "sub/dir/deep/er/file.json")
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # of acme/tiny's vocabulary
-WORDS = tuple(
-    [
-        "the",
-        "a",
-        "mirror",
-        "serves",
-        "locked",
-        "bytes",
-        "and",
-        "no",
-        "others",
-        "to",
-        "every",
-        "device",
-        "that",
-        "asks",
-        "it",
-    ]
-)
+WORDS = (
+    "the", "a", "mirror", "serves", "locked", "bytes", "and", "no", "others", "to", "every",
+    "device", "that", "asks", "it",
+)  # fmt: skip
 WEIGHTS_SIZE = 3 * 1024 * 1024 + 17  # bytes of acme/tiny's model.safetensors
 
 
