@@ -258,26 +258,19 @@ class _Reader:
         """Raises: BundleInvalid, DigestMismatch, StoreError."""
         done_bytes = 0
         for number, (digest, size) in enumerate(self._manifest.blobs.items()):
-            name = bundle.blob_name(digest)
             entry = self._entries[digest][0]
-            said = await asyncio.to_thread(bundle.read_header, self._source, name)
-            if said != size:
-                raise BundleInvalid(
-                    self._source.name, f"{name} has {said} bytes, its manifest says {size}"
-                )
             if await self._needs(entry):
                 async with aclosing(self._take(entry)) as events:
                     async for have in events:
                         yield Checked(entry, have, number, done_bytes + have)
             else:
-                await asyncio.to_thread(self._source.skip, size)
-            await asyncio.to_thread(bundle.read_padding, self._source, size, name)
+                await asyncio.to_thread(self._skip, entry)
             done_bytes += size
             yield Checked(entry, size, number + 1, done_bytes)
         await asyncio.to_thread(bundle.read_end, self._source)
 
     async def _needs(self, entry: Entry) -> bool:
-        """Whether the member has to be read."""
+        """Whether the member's bytes have to be read."""
         if self._dry_run:
             return True
         if entry.digest not in self.wanted:
@@ -289,13 +282,13 @@ class _Reader:
 
     async def _take(self, entry: Entry) -> AsyncGenerator[int]:
         """Hash a member's bytes and adopt them if they are right; yields how many were read."""
-        spool = None if self._dry_run else self._mirror.spool
-        copy = await asyncio.to_thread(Intake, spool, entry.size)
+        copy = Intake(None if self._dry_run else self._mirror.spool, entry.size)
         try:
+            # A small file costs two hops to a thread, this one and the store's.
+            await asyncio.to_thread(self._begin, copy, entry)
             while copy.size < entry.size:
+                yield copy.size
                 await asyncio.to_thread(self._copy, copy, entry)
-                if copy.size < entry.size:
-                    yield copy.size
             if copy.digest != entry.digest:
                 raise DigestMismatch(
                     f"{self._source.name}: {entry.repo} {entry.path}", entry.digest, copy.digest
@@ -308,7 +301,26 @@ class _Reader:
         finally:
             copy.close()
 
+    def _read_header(self, entry: Entry) -> str:
+        name = bundle.blob_name(entry.digest)
+        said = bundle.read_header(self._source, name)
+        if said != entry.size:
+            raise BundleInvalid(
+                self._source.name, f"{name} has {said} bytes, its manifest says {entry.size}"
+            )
+        return name
+
+    def _skip(self, entry: Entry) -> None:
+        name = self._read_header(entry)
+        self._source.skip(entry.size)
+        bundle.read_padding(self._source, entry.size, name)
+
+    def _begin(self, copy: Intake, entry: Entry) -> None:
+        self._read_header(entry)
+        self._copy(copy, entry)
+
     def _copy(self, copy: Intake, entry: Entry) -> None:
+        """The next run of bytes, and what follows the last one."""
         stop = min(entry.size, copy.size + intake.RUN)
         while copy.size < stop:
             piece = self._source.read(min(intake.PIECE, stop - copy.size))
@@ -318,6 +330,8 @@ class _Reader:
                     f"it is cut short in {entry.repo} {entry.path}{self._source.hint}",
                 )
             copy.add(piece)
+        if copy.size == entry.size:
+            bundle.read_padding(self._source, entry.size, bundle.blob_name(entry.digest))
 
     async def check_oids(self, pins: Iterable[Pin]) -> None:
         """Small files must be what git calls them.

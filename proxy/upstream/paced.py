@@ -74,12 +74,14 @@ class Paced:
         *,
         now: Now = datetime.now,
         pause: Pause = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._upstream = upstream
         self._rate = pace.rate
         self._window = pace.window
         self._now = now
         self._pause = pause
+        self._clock = clock
         self._free_at = 0.0  # when the bytes so far would have come at this rate
 
     @property
@@ -129,7 +131,7 @@ class Paced:
     async def _spend(self, size: int) -> None:
         if not self._rate:
             return
-        now = time.monotonic()
+        now = self._clock()
         self._free_at = max(self._free_at, now - _BURST_S) + size / self._rate
         if self._free_at > now:
             await self._pause(self._free_at - now)
