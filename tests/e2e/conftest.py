@@ -9,7 +9,12 @@ from typing import Any
 
 import pytest
 
-from tests.e2e import clients
+from tests.e2e import clients, tools
+from tests.e2e.cases import (  # noqa: F401  # hooks of pytest
+    pytest_addoption,
+    pytest_collection_modifyitems,
+    pytest_terminal_summary,
+)
 from tests.e2e.device import Device
 from tests.e2e.mirrors import MirrorProcess
 from tests.e2e.wiretap import Canary, Wiretap
@@ -39,6 +44,18 @@ def environments(request: pytest.FixtureRequest) -> None:
     """Every client that some selected test needs, made side by side."""
     calls = [getattr(item, "callspec", None) for item in request.session.items]
     clients.ensure(call.params["client"] for call in calls if call and "client" in call.params)
+
+
+@pytest.fixture(scope="session")
+def programs() -> None:
+    """Every program of the system that some client is."""
+    tools.ensure_programs()
+
+
+@pytest.fixture(scope="session")
+def node_packages() -> None:
+    """@huggingface/hub and transformers.js."""
+    tools.ensure_node_packages()
 
 
 @pytest.fixture(scope="session")
