@@ -10,7 +10,7 @@ PIP := $(BIN)/pip install -qq --disable-pip-version-check
 T ?=
 B ?=
 
-.PHONY: demo test check lint fix e2e bench clean
+.PHONY: demo test check lint fix e2e crash bench clean
 
 # The whole story on this machine, with no network but for the installation.
 demo: $(DEMO)
@@ -35,6 +35,12 @@ fix: $(READY)
 
 e2e: $(READY)
 	@$(BIN)/pytest -q tests/e2e $(T)
+
+# Kill a mirror N times under load, and at every call that changes a file; needs root (mounts).
+N ?= 500
+crash: $(READY)
+	@$(BIN)/python -m tests.crash.campaign --rounds $(N)
+	@CRASH=long $(BIN)/pytest -q tests/crash
 
 # `make bench B=hot` runs one of them.
 bench: $(READY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import AsyncIterator
@@ -87,5 +88,10 @@ def prepare_data(config: Config) -> None:
 
 
 def _write_once(file: Path, text: str) -> None:
-    if not file.exists():
+    if file.exists():
+        return
+    try:
         file.write_text(text, encoding="ascii")
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT):  # what is held is served without it
+            raise

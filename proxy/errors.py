@@ -7,6 +7,7 @@ Constructors take facts and make the message; the facts stay as attributes.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -195,6 +196,23 @@ class StoreFull(StoreError):
         self.need = need
         self.free = free
         self.keep_free = keep_free
+
+
+class DiskFull(StoreFull):
+    """The disk took no more, whatever it had promised."""
+
+    def __init__(self, doing: str) -> None:
+        # Clients read this: no paths of ours.
+        MirrorError.__init__(self, "the disk of this mirror is full. What is held is still served")
+        self.doing = doing
+        self.need = self.free = self.keep_free = 0
+
+
+def disk_failed(doing: str, e: OSError) -> StoreError:
+    """What an OSError means. A full disk recovers, and clients are told so."""
+    if e.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(doing)
+    return StoreError(f"cannot {doing}: {e}")
 
 
 class BlobAltered(StoreError):

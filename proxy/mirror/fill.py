@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
-from proxy.errors import DigestMismatch, MirrorError, StoreError
+from proxy.errors import DigestMismatch, MirrorError, StoreError, StoreFull, disk_failed
 from proxy.mirror import flock
 from proxy.mirror.misled import Misled
 from proxy.mirror.part import UNKNOWN, Part, Room
@@ -123,7 +123,7 @@ class Fill:
         except MirrorError as e:
             error = e
         except OSError as e:
-            error = StoreError(f"cannot write {self.entry.path}: {e}")
+            error = disk_failed(f"write {self.entry.path}", e)
         finally:  # also when cancelled, or broken by a bug: nobody may wait for ever
             part, self._part = self._part, None
             try:
@@ -245,6 +245,8 @@ class Fill:
     async def _adopt(self, part: Part) -> None:
         try:
             await self._shop.store.adopt(self.entry.digest, part.path)
+        except StoreFull:
+            raise  # the part is good, and waits for room
         except StoreError:
             # Its pages may be lost although they read well (fsync(2), EIO): never trusted again.
             self._part = None
@@ -259,6 +261,9 @@ class Fill:
             exposed = self.exposed
             try:
                 await self._shop.on_disk(lambda: part.keep(exposed))
+            except StoreFull:  # what its sidecar said before stays true
+                await self._shop.on_disk(part.close)
+                return
             except StoreError as e:
                 log.warning("a part is thrown away: %s", e)
             else:

@@ -15,7 +15,7 @@ import errno
 import os
 from pathlib import Path
 
-from proxy.errors import InvalidName, StoreError
+from proxy.errors import InvalidName, disk_failed
 from proxy.hub.names import Digest
 
 
@@ -51,7 +51,7 @@ class Misled:
                 os.close(fd)
             self._sync_folder()
         except OSError as e:
-            raise StoreError(f"cannot write {self._file}: {e}") from e
+            raise disk_failed(f"write {self._file}", e) from e
         self._written[digest] = limit
 
     def _sync_folder(self) -> None:
@@ -74,7 +74,7 @@ class Misled:
         except FileNotFoundError:
             return
         except OSError as e:
-            raise StoreError(f"cannot read {self._file}: {e}") from e
+            raise disk_failed(f"read {self._file}", e) from e
         for line in lines:
             name, _, limit = line.partition(" ")
             try:

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from proxy.errors import InvalidName, StoreError, StoreFull
+from proxy.errors import InvalidName, StoreError, StoreFull, disk_failed
 from proxy.hub.names import Digest
 from proxy.mirror import flock
 from proxy.mirror.extents import Extents
@@ -74,7 +74,7 @@ class Part:
         try:
             self._fd = self._open()
         except OSError as e:
-            raise StoreError(f"cannot open {self.path}: {e}") from e
+            raise disk_failed(f"open {self.path}", e) from e
         self._marks = threading.Lock()  # over `have`: threads copy it while the loop adds to it
         self._saving = threading.Lock()  # over the sidecar and the file it is made from
         self._lost = False  # the disk took bytes and may not have kept them
@@ -93,7 +93,7 @@ class Part:
                     self.path.unlink()
             os.close(self._fd)
             if isinstance(e, OSError):
-                raise StoreError(f"cannot prepare {self.path}: {e}") from e
+                raise disk_failed(f"prepare {self.path}", e) from e
             raise
 
     def _open(self) -> int:
@@ -117,7 +117,7 @@ class Part:
                 at += written
                 view = view[written:]
         except OSError as e:
-            raise StoreError(f"cannot write {self.path}: {e}") from e
+            raise disk_failed(f"write {self.path}", e) from e
 
     def wrote(self, start: int, stop: int) -> bool:
         """Note bytes that `write` wrote; True if it is time to `sync`."""
@@ -130,7 +130,7 @@ class Part:
         try:
             return os.pread(self._fd, stop - start, start)
         except OSError as e:
-            raise StoreError(f"cannot read {self.path}: {e}") from e
+            raise disk_failed(f"read {self.path}", e) from e
 
     def sync(self) -> None:
         """Put what is written on disk and then say so in the sidecar."""
@@ -149,7 +149,7 @@ class Part:
                 self._recorded = have
                 self._record()
         except OSError as e:
-            raise StoreError(f"cannot sync {self.path}: {e}") from e
+            raise disk_failed(f"sync {self.path}", e) from e
 
     def expose(self) -> None:
         """Remember, before it happens, that clients see bytes that are not verified."""
@@ -160,7 +160,7 @@ class Part:
                 self._record(exposed=UNKNOWN)
                 _sync_folder(self.path.parent)
             except OSError as e:
-                raise StoreError(f"cannot write {self._sidecar}: {e}") from e
+                raise disk_failed(f"write {self._sidecar}", e) from e
 
     def descriptor(self) -> int:
         """A descriptor of its own for a reader; it outlives this part, and locks nothing."""
@@ -174,7 +174,7 @@ class Part:
                 self._record(exposed)
                 os.ftruncate(self._fd, max(stop for _, stop in self.have))
             except OSError as e:
-                raise StoreError(f"cannot keep {self.path}: {e}") from e
+                raise disk_failed(f"keep {self.path}", e) from e
             self._let_go()
 
     def forget(self) -> None:
@@ -274,7 +274,7 @@ def leftovers(spool: Path) -> list[Digest]:
             if file.is_file() and (lone or file.suffix not in _OURS):
                 flock.remove_idle(file)
     except OSError as e:
-        raise StoreError(f"cannot clean {spool}: {e}") from e
+        raise disk_failed(f"clean {spool}", e) from e
     return exposed
 
 

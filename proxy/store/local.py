@@ -23,7 +23,7 @@ from typing import BinaryIO
 
 from aiofiles.threadpool import wrap
 
-from proxy.errors import BlobAltered, InvalidName, StoreError
+from proxy.errors import BlobAltered, InvalidName, StoreError, disk_failed
 from proxy.hub.names import Digest
 
 _PIECE = 1 << 20
@@ -45,7 +45,7 @@ class LocalStore:
         except FileNotFoundError:
             return None
         except OSError as e:
-            raise StoreError(f"cannot stat {digest}: {e}") from e
+            raise disk_failed(f"stat {digest}", e) from e
         _check_seal(digest, status)
         return status.st_size
 
@@ -59,7 +59,7 @@ class LocalStore:
         except OSError as e:
             if e.errno in (errno.ELOOP, errno.ENXIO):  # a link or a socket, planted
                 raise BlobAltered(digest) from e
-            raise StoreError(f"cannot open {digest}: {e}") from e
+            raise disk_failed(f"open {digest}", e) from e
         try:
             _check_seal(digest, os.fstat(fd))
             return os.fdopen(fd, "rb", buffering=0)
@@ -79,13 +79,13 @@ class LocalStore:
                     left -= len(piece)
                     yield piece
         except OSError as e:
-            raise StoreError(f"cannot read {digest}: {e}") from e
+            raise disk_failed(f"read {digest}", e) from e
 
     async def adopt(self, digest: Digest, file: Path) -> None:
         try:
             await asyncio.to_thread(self._adopt, digest, file)
         except OSError as e:
-            raise StoreError(f"cannot store {digest}: {e}") from e
+            raise disk_failed(f"store {digest}", e) from e
 
     async def confirm(self, digest: Digest) -> None:
         def seal() -> None:
@@ -96,13 +96,13 @@ class LocalStore:
         try:
             await asyncio.to_thread(seal)
         except OSError as e:
-            raise StoreError(f"cannot confirm {digest}: {e}") from e
+            raise disk_failed(f"confirm {digest}", e) from e
 
     async def quarantine(self, digest: Digest) -> None:
         try:
             await asyncio.to_thread(self._put_aside, digest)
         except OSError as e:
-            raise StoreError(f"cannot quarantine {digest}: {e}") from e
+            raise disk_failed(f"quarantine {digest}", e) from e
 
     async def delete(self, digest: Digest) -> None:
         try:
@@ -110,7 +110,7 @@ class LocalStore:
         except IsADirectoryError:  # planted
             await self.quarantine(digest)
         except OSError as e:
-            raise StoreError(f"cannot delete {digest}: {e}") from e
+            raise disk_failed(f"delete {digest}", e) from e
 
     async def list(self) -> AsyncIterator[tuple[Digest, int]]:
         for shelf in await asyncio.to_thread(_names, self._blobs):
@@ -123,7 +123,7 @@ class LocalStore:
                 except (FileNotFoundError, InvalidName):
                     continue  # deleted meanwhile; nothing of ours
                 except OSError as e:
-                    raise StoreError(f"cannot stat {self._blobs / shelf / name}: {e}") from e
+                    raise disk_failed(f"stat {self._blobs / shelf / name}", e) from e
                 yield digest, size
 
     def _file(self, digest: Digest) -> Path:
@@ -143,7 +143,10 @@ class LocalStore:
         _seal(digest, file)
         # An error of fsync is final: the kernel may have dropped the pages (fsync(2), EIO), so
         # nobody tries again with the same file.
-        _sync(file)
+        try:
+            _sync(file)
+        except OSError as e:
+            raise StoreError(f"cannot sync {file}: {e}") from e
         for folder in (self._blobs.parent, self._blobs, target.parent):
             # One that is there already may have been made just before a crash, or in this very
             # moment by another thread.
@@ -197,4 +200,4 @@ def _names(folder: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as e:
-        raise StoreError(f"cannot list {folder}: {e}") from e
+        raise disk_failed(f"list {folder}", e) from e

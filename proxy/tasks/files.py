@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from proxy.errors import StoreError
+from proxy.errors import StoreError, disk_failed
 
 
 def replace(file: Path, content: bytes) -> None:
@@ -38,7 +38,7 @@ def replace(file: Path, content: bytes) -> None:
             raise
         _sync_directory(target.parent)
     except OSError as e:
-        raise StoreError(f"cannot write {file}: {e.strerror or e}") from e
+        raise disk_failed(f"write {file}", e) from e
 
 
 @contextlib.contextmanager

@@ -13,9 +13,9 @@ from pathlib import Path
 from proxy.errors import (
     DigestMismatch,
     RangeIgnored,
-    StoreError,
     UpstreamOffline,
     UpstreamUnavailable,
+    disk_failed,
 )
 from proxy.hub.gitoid import BlobHasher
 from proxy.hub.names import Digest
@@ -78,7 +78,7 @@ async def fetch(upstream: Upstream, file: TreeEntry, to: Path, *, pause: Pause) 
         finally:
             part.close()
     except OSError as e:
-        raise StoreError(f"cannot write {to}: {e.strerror or e}") from e
+        raise disk_failed(f"write {to}", e) from e
     raise DigestMismatch(f"{file.repo} {file.path}", f"git:{file.git_oid}", f"git:{got}")
 
 

@@ -20,6 +20,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import msgspec
+from typing_extensions import Buffer
 
 _READS = frozenset({"read", "pread", "preadv", "sendfile"})
 _ON_DESCRIPTORS = {
@@ -30,6 +31,7 @@ _ON_PATHS = {
     "rename": 1, "replace": 1, "unlink": 0, "remove": 0, "mkdir": 0, "rmdir": 0, "utime": 0,
     "chmod": 0, "truncate": 0,
 }  # fmt: skip
+CHANGES = sorted((_ON_DESCRIPTORS.keys() | _ON_PATHS.keys() | {"open"}) - _READS)
 _CHANGING = os.O_CREAT | os.O_TRUNC
 _real_open, _real_readlink, _real_write = os.open, os.readlink, os.write
 
@@ -97,7 +99,9 @@ class Control:
             return
         seen = (status.st_ino, status.st_mtime_ns)
         if seen != self._rules_seen:
-            text = Path(self.plan.rules).read_bytes()
+            fd = _real_open(self.plan.rules, os.O_RDONLY | os.O_CLOEXEC)
+            text = os.read(fd, 1 << 20)
+            os.close(fd)
             self._rules = msgspec.json.decode(text, type=list[Rule])
             self._rules_seen, self._matched = seen, {}
         for number, rule in enumerate(self._rules):
@@ -206,21 +210,21 @@ def _file_opening(control: Control) -> Callable[..., object]:
     class File(io.FileIO):
         """A file whose reads and writes are steps."""
 
-        def write(self, content: object) -> int:  # type: ignore[override]  # any buffer
+        def write(self, content: Buffer, /) -> int:
             control.step("write", path_of(self.fileno()))
-            return super().write(content)  # type: ignore[arg-type]  # any buffer
+            return super().write(content)
 
-        def readinto(self, buffer: object) -> int | None:  # type: ignore[override]  # any buffer
+        def readinto(self, buffer: Buffer, /) -> int:
             control.step("read", path_of(self.fileno()))
-            return super().readinto(buffer)  # type: ignore[arg-type]  # any buffer
+            return super().readinto(buffer) or 0
 
-        def read(self, size: int | None = -1, /) -> bytes | None:
+        def read(self, size: int | None = -1, /) -> bytes:
             control.step("read", path_of(self.fileno()))
-            return super().read(-1 if size is None else size)
+            return super().read(-1 if size is None else size) or b""
 
         def readall(self) -> bytes:
             control.step("read", path_of(self.fileno()))
-            return super().readall()
+            return super().readall() or b""
 
     def call(
         file: object, mode: str = "r", buffering: int = -1, *args: object, **options: object
@@ -238,7 +242,7 @@ def _file_opening(control: Control) -> Callable[..., object]:
         if "+" in mode:
             return io.BufferedRandom(raw)
         if mode.startswith("r"):
-            return io.BufferedReader(raw)  # type: ignore[type-var]  # read may give None
+            return io.BufferedReader(raw)
         return io.BufferedWriter(raw)
 
     return call
