@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from aiohttp import web
 
@@ -19,19 +22,37 @@ log = logging.getLogger(__name__)
 _RETRY_AFTER_S = 5
 _SMALL = 256 << 10  # one pread and one write
 _DRAIN_S = 0.001
+# What a socket says whose client went without a word; no disk says so.
+_VANISHED = frozenset(
+    {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.ENOTCONN}
+)
 
 
-async def send(
-    call: Call, entry: Entry, span: tuple[int, int], *, status: int, headers: dict[str, str]
-) -> web.StreamResponse:
-    """Answer with the bytes [start, stop) of an entry.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to send: the bytes [start, stop), under which head."""
+
+    span: tuple[int, int]
+    status: int
+    headers: dict[str, str]
+
+
+async def send(call: Call, entry: Entry, plan: Callable[[], Plan]) -> web.StreamResponse:
+    """Answer with bytes of an entry as `plan` says when the first of them is ready.
+
+    While a client waits the verdict may fall on what it was shown before, and then it must not get
+    what it asked for. A plan may change its start by that, not its stop.
 
     Errors before the first byte come out: MirrorError. Later the only honest signal left is a body
     that is shorter than it said, ended by FIN: after a reset the Hub's client does not even retry.
     """
-    start, stop = span
+    start, stop = plan().span
     reader = await call.site.mirror.cache.open(entry, stop)
     try:
+        await _first_ready(reader, start, call.patience_s)
+        now = plan()
+        span, status, headers = now.span, now.status, now.headers
+        start, stop = span
         ready = await _first_ready(reader, start, call.patience_s)
         if stop - start <= _SMALL and ready >= stop:
             try:
@@ -53,6 +74,7 @@ async def send(
             _cut(call, response, e)
         except ConnectionError:
             log.debug("%s the client left", call.id)
+            _close(call, response)  # nothing may follow a body that is not whole
         return response
     finally:
         reader.close()
@@ -86,6 +108,8 @@ async def _stream(call: Call, reader: Reader, span: tuple[int, int], ready: int)
         except ConnectionError:
             raise
         except OSError as e:
+            if e.errno in _VANISHED:
+                raise ConnectionResetError(f"the client vanished: {e}") from e
             raise StoreError(f"cannot read: {e}") from e
         metrics.SENT_BYTES.inc(sent)
         at += sent
@@ -111,6 +135,10 @@ async def _quiet_socket(request: web.BaseRequest) -> int:
 def _cut(call: Call, response: web.StreamResponse, error: MirrorError) -> None:
     """End the connection with FIN after what was sent."""
     log.warning("%s %s is cut short: %s", call.id, call.request.remote, error)
+    _close(call, response)
+
+
+def _close(call: Call, response: web.StreamResponse) -> None:
     response.force_close()
     if call.request.transport is not None:
         call.request.transport.close()
