@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
 from proxy.errors import MirrorError
@@ -28,7 +29,7 @@ class Upkeep:
         self.last: scrub.Checked | None = None
         self.warming: Pair | None = None  # the pair marked `warm: true` that is being fetched
         self._warmed: dict[Pair, Digest] = {}  # which files of it were all held once
-        self._cold: dict[Pair, float] = {}  # when it could not be warmed (time.monotonic)
+        self._cold: dict[Pair, float] = {}  # when it could not be warmed, on our clock
 
     async def keep_sound(self) -> None:
         """Hash everything once per `scrub` period, for ever."""
@@ -56,12 +57,17 @@ class Upkeep:
                 log.error("evict: %s", e)
             await asyncio.sleep(_EVICT_EVERY_S)
 
-    async def keep_warm(self) -> None:
+    async def keep_warm(
+        self,
+        *,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Fetch pairs marked `warm: true` once they are locked, and again when they move."""
         while True:
             for snapshot in self._mirror.catalog.snapshots():
                 pair, print_ = snapshot.pair, snapshot.fingerprint
-                rested = time.monotonic() - self._cold.get(pair, -_RETRY_S) >= _RETRY_S
+                rested = clock() - self._cold.get(pair, -_RETRY_S) >= _RETRY_S
                 if snapshot.allowed.warm and self._warmed.get(pair) != print_ and rested:
                     self.warming = pair
                     whole = await self._warm(pair)
@@ -69,8 +75,8 @@ class Upkeep:
                     if whole:
                         self._warmed[pair] = print_
                     else:
-                        self._cold[pair] = time.monotonic()
-            await asyncio.sleep(_LOOK_S)
+                        self._cold[pair] = clock()
+            await pause(_LOOK_S)
 
     async def _warm(self, pair: Pair) -> bool:
         """Whether every file of the pair is held now."""

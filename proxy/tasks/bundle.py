@@ -14,7 +14,7 @@ its parts NAME.000, NAME.001, … one after the other.
      "hubpin_bundle": 1,                           format version
      "tool": "hubpin 0.1.0",                       who wrote it
      "blobs": [{"sha256": "…", "size": 612}, …],   what this file brings
-     "allow": [{"pair": "org/m@v23", "serve_as": ["main"], "notice": "", "share_lan": false}, …],
+     "allow": [{"pair": "org/m@v23", …}, …],       how each pair is allowed there: see _Allow
      "lock": {…}                                   allowlist.lock, of these pairs
     }
 
@@ -34,7 +34,7 @@ from typing import Annotated
 import msgspec
 
 from proxy.errors import BundleInvalid, ConfigError, InvalidName
-from proxy.hub.names import Digest, Pair, Revision
+from proxy.hub.names import Digest, Pair, RepoId, Revision
 from proxy.pins import lock as locks
 from proxy.pins.allowlist import Allowed
 from proxy.pins.lock import Entry, Lock
@@ -166,6 +166,7 @@ class _Blob(msgspec.Struct):
 class _Allow(msgspec.Struct):
     pair: str
     serve_as: list[str] | None = None
+    aliases: list[str] = []
     notice: str = ""
     share_lan: bool = False
 
@@ -187,6 +188,7 @@ def dumps(manifest: Manifest) -> bytes:
             {
                 "pair": one.pair,
                 "serve_as": None if one.serve_as is None else list(one.serve_as),
+                "aliases": list(one.aliases),
                 "notice": one.notice,
                 "share_lan": one.share_lan,
             }
@@ -246,6 +248,7 @@ def _allowed(lock: Lock, raw: _Allow) -> Allowed:
         revision=pin.revision,
         line=0,
         serve_as=None if raw.serve_as is None else tuple(Revision(one) for one in raw.serve_as),
+        aliases=tuple(RepoId(one) for one in raw.aliases),
         include=pin.include,
         exclude=pin.exclude,
         notice=raw.notice,

@@ -178,6 +178,7 @@ def _entry(wanted: Allowed) -> list[str]:
     rows = [f"- repo: {_scalar(wanted.repo)}", f"  revision: {_scalar(wanted.revision)}"]
     for key, values in (
         ("serve_as", wanted.serve_as or ()),
+        ("aliases", wanted.aliases),
         ("include", wanted.include),
         ("exclude", wanted.exclude),
     ):

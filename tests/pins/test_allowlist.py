@@ -51,6 +51,7 @@ def test_the_long_form_says_everything() -> None:
             notice: "Only for research."
             share: lan
             keep: true
+            warm: true
         """)
     assert one.pair == "org/m@refs/pr/7"
     assert one.line == 2
@@ -60,6 +61,7 @@ def test_the_long_form_says_everything() -> None:
     assert one.notice == "Only for research."
     assert one.share_lan
     assert one.keep
+    assert one.warm
 
 
 def test_the_order_is_the_one_that_was_written() -> None:

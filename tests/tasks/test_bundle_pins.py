@@ -137,7 +137,7 @@ async def test_a_pair_that_is_not_allowed_here_is_named_as_it_was_allowed_there(
     near = await site_with(tmp_path / "near", (pin, files))
     near.allow(
         "- repo: org/m\n  revision: v23\n  serve_as: [main]\n  notice: Be kind.\n"
-        "  exclude: ['*.bin']\n  share: lan"
+        "  exclude: ['*.bin']\n  share: lan\n  aliases: [old/m]"
     )
     async with near.mirror(OfflineUpstream(), offline=True) as mirror:
         await collect(export(mirror, None, FileSink(tmp_path / "site.hubpin")))
@@ -152,6 +152,7 @@ async def test_a_pair_that_is_not_allowed_here_is_named_as_it_was_allowed_there(
         assert (allowed.serve_as, allowed.notice, allowed.exclude, allowed.share_lan) == (
             ("main",), "Be kind.", ("*.bin",), True,
         )  # fmt: skip
+        assert allowed.aliases == ("old/m",)
 
 
 async def test_an_allowed_pair_is_served_as_soon_as_its_pin_is_merged(
