@@ -18,6 +18,8 @@ from aiohttp import http, http_parser, web
 from aiohttp.web_protocol import RequestHandler
 
 from proxy.errors import MirrorError
+from proxy.server import errors
+from proxy.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
@@ -72,10 +74,12 @@ class Connections(web.Server):
         if self._open.total() >= self._most or self._open[address] >= self._most_per_address:
             return False
         self._open[address] += 1
+        metrics.CONNECTIONS.inc()
         return True
 
     def leave(self, address: str) -> None:
         self._open[address] -= 1
+        metrics.CONNECTIONS.dec()
         if self._open[address] <= 0:
             del self._open[address]
 
@@ -118,6 +122,22 @@ class Guarded(RequestHandler):
             self._disarm()
         elif self._deadline is None:  # bytes, and no request yet: a head has begun
             self._arm()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Malformed requests are everyday noise: one line in the log, where aiohttp would write a
+        traceback for each, and none of their bytes in the answer."""
+        if status >= 500 or request.writer.output_size > 0:
+            return super().handle_error(request, status, exc, message)
+        log.info("%s sent a malformed request: %s", request.remote, type(exc).__name__)
+        response = errors.plain(status, "BadRequest", "the request is malformed")
+        response.force_close()
+        return response
 
     def _arm(self) -> None:
         self._deadline = asyncio.get_running_loop().call_later(HEAD_S, self._too_slow)
