@@ -120,7 +120,10 @@ class Download:
         return len(self.have) >= len(self.want)
 
     def attempt(self) -> Verdict:
-        """Ask for what is missing. A complete file that is wrong fails the test here."""
+        """Ask for what is missing (for all, if nothing is). A complete file that is wrong fails
+        the test here."""
+        if self.complete:
+            self.have.clear()
         start = len(self.have)
         headers = {"Range": f"bytes={start}-"} if start else {}
         got = ask(self.url, headers=headers)

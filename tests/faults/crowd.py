@@ -7,9 +7,11 @@ each, in order.
 from __future__ import annotations
 
 import socket
+import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -66,34 +68,54 @@ class Crowd:
 
 
 def _ask(url: str, job: Job) -> str:
+    """As a client does that comes again when it is told to."""
+    end = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            found = _ask_once(url, job)
+        except OSError as e:
+            return f"{type(e).__name__}: {e}"
+        if found != "later" or time.monotonic() > end:
+            return found
+        time.sleep(1)
+
+
+def _ask_once(url: str, job: Job) -> str:
     parts = urlsplit(url)
     start, stop = job.span
     ranged = f"Range: bytes={start}-{stop - 1}\r\n" if job.stop >= 0 else ""
-    content, buffer = Content(job.seed, job.size), memoryview(bytearray(BLOCK))
-    try:
-        with socket.create_connection((parts.hostname, parts.port), timeout=_PATIENCE_S) as client:
-            client.sendall(
-                f"GET {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n{ranged}"
-                "User-Agent: crowd\r\nConnection: close\r\n\r\n".encode()
-            )
-            head = b""
-            while not head.endswith(b"\r\n\r\n"):
-                piece = client.recv(1)
-                if not piece:
-                    return f"no head: {head!r}"
-                head += piece
-            if not head.startswith(b"HTTP/1.1 206" if ranged else b"HTTP/1.1 200"):
-                return head.decode("latin-1").partition("\r\n")[0]
-            at = start
-            while count := client.recv_into(buffer):
-                if content.read(at, at + count) != buffer[:count]:
-                    return f"wrong at {at}"
-                at += count
-                if 0 <= job.leave_at <= at:
-                    return "left"
-            return "right" if at == stop else f"short: {at - start} of {stop - start}"
-    except OSError as e:
-        return f"{type(e).__name__}: {e}"
+    with socket.create_connection((parts.hostname, parts.port)) as client:
+        # Python's own timeouts would make MSG_WAITALL return early.
+        patience = struct.pack("ll", int(_PATIENCE_S), 0)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
+        client.sendall(
+            f"GET {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n{ranged}"
+            "User-Agent: crowd\r\nConnection: close\r\n\r\n".encode()
+        )
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            piece = client.recv(1)
+            if not piece:
+                return f"no head: {head!r}"
+            head += piece
+        if head.startswith(b"HTTP/1.1 503") and b"\r\nRetry-After: " in head:
+            return "later"
+        if not head.startswith(b"HTTP/1.1 206" if ranged else b"HTTP/1.1 200"):
+            return head.decode("latin-1").partition("\r\n")[0]
+        return _read(client, job)
+
+
+def _read(client: socket.socket, job: Job) -> str:
+    content, buffer = Content(job.seed, job.size), bytearray(BLOCK)
+    at, stop = job.span
+    while count := client.recv_into(buffer, 0, socket.MSG_WAITALL):
+        # A bytearray and bytes are compared by memcmp; a memoryview, byte by byte.
+        if (buffer if count == BLOCK else buffer[:count]) != content.read(at, at + count):
+            return f"wrong at {at}"
+        at += count
+        if 0 <= job.leave_at <= at:
+            return "left"
+    return "right" if at == stop else f"short: {stop - at} of {stop - job.span[0]} are missing"
 
 
 def main() -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.fakes.control import HubControl
 from tests.faults.bench import BIG, FILES, Bench, until
 from tests.faults.client import RIGHT, Download
 from tests.faults.crowd import Crowd, Job
+from tests.faults.mirror import MirrorProcess, Source
 
 CLIENTS = 200
 URL = "/acme/big/resolve/main/big.bin"
@@ -27,12 +30,16 @@ def wait_held(bench: Bench) -> None:
 
 @pytest.mark.timeout(240)
 @pytest.mark.row("U42", behaviour="All right, by one transfer of at most 1.01 times the bytes.")
-def test_u42_a_crowd_costs_one_transfer(bench: Bench) -> None:
+def test_u42_a_crowd_costs_one_transfer(
+    hub: HubControl, start: Callable[..., MirrorProcess]
+) -> None:
     """200 clients ask for one cold file of 200 MB at once."""
+    bench = Bench(hub, start(Source(hub.url, connections=1)))
     found = Counter(Crowd(bench.mirror.url + URL, [whole()] * CLIENTS).outcomes())
     assert found == {"right": CLIENTS}
     assert bench.hub.cdn_gets() == 1
     assert bench.hub.cdn_bytes <= 1.01 * BIG.size
+    bench.aftermath()
 
 
 @pytest.mark.row("U42", behaviour="All right, and no byte of the file is fetched twice.")
