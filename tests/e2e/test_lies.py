@@ -96,7 +96,7 @@ def test_a18_who_was_misled_is_remembered_by_a_mirror_that_was_killed(
     large.hold(NAME, at=23 << 20)
     machine = device(mirror.url)
     running = machine.start(CALL)
-    until("the client holds wrong bytes", lambda: _held(machine) >= 20 << 20)
+    until("the client holds wrong bytes", lambda: _held(machine) >= 20_000_000, timeout_s=30)
     mirror.kill()
     large.release()
     mirror.start()
