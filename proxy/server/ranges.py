@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 _RANGE = re.compile(r"bytes=[ \t]*(?:([0-9]+)-([0-9]*)|-([0-9]+))[ \t]*", re.ASCII | re.IGNORECASE)
-_TAG = re.compile(r'\s*(W/)?"([\x21\x23-\x7e\x80-\xff]*)"\s*(?:,|$)')
+_TAG = re.compile(r'[ \t,]*(W/)?"([\x21\x23-\x7e\x80-\xff]*)"[ \t]*(?:,|$)')
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,4 +90,10 @@ def parse_range(text: str, size: int) -> Wanted:
 def _matches(header: str, etag: str, *, weak: bool) -> bool:
     if header.strip() == "*":
         return True
-    return any(tag == etag and (weak or not weakness) for weakness, tag in _TAG.findall(header))
+    at = 0
+    while (match := _TAG.match(header, at)) is not None:  # what is no list of tags ends it
+        weakness, tag = match.groups()
+        if tag == etag and (weak or not weakness):
+            return True
+        at = match.end()
+    return False
