@@ -75,7 +75,8 @@ class AutoLock:
             async with asyncio.timeout(patience_s):
                 while pair not in self._mirror.catalog.lock.pins:
                     if pair in self._failed:
-                        raise _later(pair, self._failed[pair][0])
+                        error = _later(pair, self._failed[pair][0])
+                        raise error.with_traceback(None)  # else it grows with every client
                     await self._changed.wait()
         except TimeoutError:
             raise Busy(f"{pair} is being locked", 5) from None

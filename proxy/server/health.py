@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 from aiohttp import web
 
-from proxy.errors import BlobAltered
+from proxy.errors import StoreError
 from proxy.hub.names import Digest
 from proxy.hub.wire import Json
 from proxy.pins.catalog import Snapshot
@@ -89,7 +89,7 @@ async def _pair(site: Site, snapshot: Snapshot, held: dict[Digest, bool]) -> Jso
         if entry.digest not in held:
             try:
                 size = await site.mirror.store.size(entry.digest)
-            except BlobAltered:
+            except StoreError:  # altered; or the disk fails, which is when somebody looks here
                 size = None
             held[entry.digest] = size == entry.size
         if held[entry.digest]:
