@@ -7,19 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.bench import HELD, MISS, Bench, small_world
+from tests.crash.bench import HELD, MISS, Bench
 from tests.crash.disks import Disk, small_disk
 from tests.crash.syscalls import CHANGES, Rule, write_rules
-from tests.crash.zygote import Zygote
-from tests.fakes.hub_server import HubServer
 
 FULL = 507
-
-
-@pytest.fixture
-def hub() -> Iterator[HubServer]:
-    with HubServer(small_world()) as hub:
-        yield hub
 
 
 @pytest.fixture
@@ -29,18 +21,8 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, disk: Disk, zygote: Zygote, hub: HubServer) -> Iterator[Bench]:
-    """It holds one file and runs."""
-    bench = Bench(tmp_path / "m", zygote, hub, disk.folder / "data")
-    rules = tmp_path / "rules"
-    plan = bench.mirror.plan(rules=str(rules), folder=str(tmp_path))
-    assert bench.mirror.start(plan=plan)
-    bench.right(HELD, "little.bin")
-    yield bench
-    assert bench.mirror.poll() is None, "it lives on"
-    assert "Traceback" not in bench.mirror.log
-    bench.mirror.kill()
-    bench.mirror.check_blobs()
+def data(disk: Disk) -> Path:
+    return disk.folder / "data"
 
 
 @pytest.mark.row(
