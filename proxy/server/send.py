@@ -64,8 +64,8 @@ async def send(call: Call, entry: Entry, plan: Callable[[], Plan]) -> web.Stream
             return web.Response(status=status, headers=headers, body=body)
         response = web.StreamResponse(status=status, headers={**headers, **call.headers})
         response.content_length = stop - start
-        await response.prepare(call.request)
         try:
+            await response.prepare(call.request)
             await _stream(call, reader, span, ready)
         except StoreError as e:
             _cut(call, response, e)
