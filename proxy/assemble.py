@@ -41,13 +41,37 @@ async def open_mirror(
     """
     prepare_data(config)
     reloader = Reloader(config.allowlist, config.lock)
-    sources = () if config.offline else tuple(config.upstreams)
+    sources = () if config.offline else config.upstreams
     members = [upstreams.from_url(one, config.timeouts) for one in sources]
-    upstream: Upstream = OfflineUpstream()
-    if members:
-        upstream = members[0] if len(members) == 1 else Failover(members)
+    authorities = tuple(
+        member for member, source in zip(members, sources, strict=True) if source.authoritative
+    )
+    upstream = _one(members)
     if pace is not None:
         upstream = Paced(upstream, pace)
+    async with _cache(config, upstream, tuning) as (cache, store, recency):
+        yield Mirror(config, reloader, cache, store, recency, upstream, authorities)
+
+
+@asynccontextmanager
+async def open_cache(config: Config) -> AsyncIterator[BlobCache]:
+    """Only what downloads: store and upstreams, without allowlist and lock. Raises: ConfigError."""
+    prepare_data(config)
+    members = [upstreams.from_url(one, config.timeouts) for one in config.upstreams]
+    async with _cache(config, _one(members), None) as (cache, _, _):
+        yield cache
+
+
+def _one(members: list[Upstream]) -> Upstream:
+    if not members:
+        return OfflineUpstream()
+    return members[0] if len(members) == 1 else Failover(members)
+
+
+@asynccontextmanager
+async def _cache(
+    config: Config, upstream: Upstream, tuning: Tuning | None
+) -> AsyncIterator[tuple[BlobCache, LocalStore, Recency]]:
     store = LocalStore(config.data)
     recency = Recency(config.data / "index-v1")
     cache = BlobCache(
@@ -57,11 +81,8 @@ async def open_mirror(
         recency=recency,
         tuning=tuning or Tuning(keep_free=config.keep_free),
     )
-    authorities = tuple(
-        member for member, source in zip(members, sources, strict=True) if source.authoritative
-    )
     try:
-        yield Mirror(config, reloader, cache, store, recency, upstream, authorities)
+        yield cache, store, recency
     finally:
         await cache.close()
         await upstream.close()

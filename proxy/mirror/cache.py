@@ -16,7 +16,8 @@ from typing import BinaryIO
 
 from proxy.errors import BlobAltered, IntegrityError, StoreError
 from proxy.hub.names import Digest
-from proxy.mirror.fill import Fill, Reader, Workshop, wrong_size
+from proxy.mirror.fill import Fill, Workshop, wrong_size
+from proxy.mirror.follower import Follower, Reader, Source
 from proxy.mirror.misled import Misled
 from proxy.mirror.part import Room, drop_sidecars, leftovers
 from proxy.mirror.transfer import Extra, Tuning
@@ -82,7 +83,9 @@ class BlobCache:
             tuning=tuning,
             gate=asyncio.Semaphore(_FILLS),
         )
-        self._fills: dict[Digest, Fill] = {}
+        # May be replaced before the first download, to have downloads done elsewhere.
+        self.make_fill: Callable[[Entry], Source] = lambda entry: Fill(entry, self._shop)
+        self._fills: dict[Digest, Source] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._checks: dict[Digest, asyncio.Task[bool]] = {}
         self._bad: dict[Digest, tuple[IntegrityError, float]] = {}
@@ -95,7 +98,7 @@ class BlobCache:
         drop_sidecars(self.spool)
 
     @property
-    def fills(self) -> tuple[Fill, ...]:
+    def fills(self) -> tuple[Source, ...]:
         """The downloads in flight."""
         return tuple(self._fills.values())
 
@@ -111,8 +114,8 @@ class BlobCache:
                 self._recency.touch(entry.digest)
                 return Held(file, entry.size)
             # A fill that ended during that await is run again. Wasteful, never wrong.
-            fill = self._fills.get(entry.digest) or self._start(entry)
-        return fill.follow(stop)
+            fill = self.start(entry)
+        return Follower(fill, stop)
 
     async def held(self, entry: Entry) -> bool:
         """Whether the blob is here; an altered one counts once it was hashed and found right.
@@ -140,13 +143,13 @@ class BlobCache:
         if fill is None:
             if await self.held(entry):
                 return False
-            fill = self._fills.get(entry.digest) or self._start(entry)
+            fill = self.start(entry)
         while not fill.held:
             if fill.error is not None:
                 raise fill.error
             if progress is not None:
                 progress(fill.front)
-            await fill.wait()
+            await fill.changed.wait()
         return True
 
     async def check(self, digest: Digest, *, rate: float = 0.0) -> bool:
@@ -221,20 +224,27 @@ class BlobCache:
         await self._store.quarantine(digest)
         return False
 
-    def _start(self, entry: Entry) -> Fill:
+    def start(self, entry: Entry) -> Source:
+        """The download of a blob: the one that runs, else a new one.
+
+        Raises: IntegrityError (every source sent wrong bytes a moment ago).
+        """
+        running = self._fills.get(entry.digest)
+        if running is not None:
+            return running
         error, until = self._bad.get(entry.digest, (None, 0.0))
         if error is not None:
             if time.monotonic() < until:
                 raise error.with_traceback(None)  # else it grows with every client
             del self._bad[entry.digest]
-        fill = self._fills[entry.digest] = Fill(entry, self._shop)
+        fill = self._fills[entry.digest] = self.make_fill(entry)
         # The task is ours, not the request's: a client that leaves must not stop it.
         task = asyncio.create_task(self._run(fill), name=f"fill {entry.path}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return fill
 
-    async def _run(self, fill: Fill) -> None:
+    async def _run(self, fill: Source) -> None:
         entry = fill.entry
         began = time.monotonic()
         metrics.FILLS_RUNNING.inc()
@@ -246,7 +256,7 @@ class BlobCache:
                 del self._fills[entry.digest]
             self._report(fill, time.monotonic() - began)
 
-    def _report(self, fill: Fill, seconds: float) -> None:
+    def _report(self, fill: Source, seconds: float) -> None:
         entry, error = fill.entry, fill.error
         outcome = "ok" if error is None else type(error).__name__
         metrics.FILLS.labels(outcome).inc()

@@ -1,10 +1,10 @@
 """Messages between the server and its fetcher: JSON lines over a socket pair.
 
-    server → fetcher    {"do": "fetch", "id": n, "entry": {…}}
-                        {"do": "expose", "id": n, "limit": bytes}
-    fetcher → server    {"id": n, "front": …, "attempt": …, "inode": …}
-                        {"id": n, "exposed": bytes}
-                        {"id": n, "held": true} or {"id": n, "error": {…}}
+server → fetcher    {"do": "fetch", "id": n, "entry": {…}}
+                    {"do": "expose", "id": n, "limit": bytes}
+fetcher → server    {"id": n, "front": …, "attempt": …, "inode": …}
+                    {"id": n, "exposed": bytes}
+                    {"id": n, "held": true} or {"id": n, "error": {…}}
 """
 
 from __future__ import annotations

@@ -12,10 +12,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Protocol, TypeVar
+from typing import BinaryIO, TypeVar
 
 from proxy.errors import DigestMismatch, MirrorError, StoreError, StoreFull, disk_failed
 from proxy.mirror import flock
+from proxy.mirror.follower import Follower
 from proxy.mirror.misled import Misled
 from proxy.mirror.part import UNKNOWN, Part, Room
 from proxy.mirror.transfer import Extra, Transfer, Tuning
@@ -26,29 +27,10 @@ from proxy.upstream.base import Upstream
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-HOLD_BACK = 64 << 10  # bytes at the end that wait for the digest
 ATTEMPTS = 3  # downloads with a wrong digest before we give up
 _HASH_PIECE = 1 << 20
 _HASH_RUN = 8 << 20  # bytes hashed per thread hop
 _POLL_S = 0.2  # how often we look whether another process is done
-
-
-class Reader(Protocol):
-    """A blob that is held or arriving, as a file of which a growing part may be read."""
-
-    @property
-    def file(self) -> BinaryIO:
-        """Valid after the first `ready`."""
-        ...
-
-    async def ready(self, at: int) -> int:
-        """Waits until the byte at offset `at` may be shown; [at, what is returned) may be read.
-
-        Raises: MirrorError, if that will not happen.
-        """
-        ...
-
-    def close(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -105,7 +87,12 @@ class Fill:
         self.exposed = 0  # how far readers were shown bytes before they were verified
         self._shop = workshop
         self._part: Part | None = None
-        self._changed = asyncio.Event()
+        self.changed = asyncio.Event()  # replaced by the next one whenever it is set
+
+    @property
+    def inode(self) -> int:
+        """Of the part file; 0 while there is none."""
+        return self._part.inode if self._part is not None else 0
 
     @property
     def front(self) -> int:
@@ -133,10 +120,6 @@ class Fill:
                 self.error = error
                 self.held = error is None
                 self._fire()
-
-    async def wait(self) -> None:
-        """Returns when something changed: bytes came, an attempt failed, the fill ended."""
-        await self._changed.wait()
 
     def follow(self, stop: int) -> Follower:
         """A reader of bytes up to `stop`."""
@@ -229,7 +212,7 @@ class Fill:
         hasher = hashlib.sha256()
         at = 0
         while at < self.entry.size:
-            changed = self._changed
+            changed = self.changed
             front = part.have.front
             if front > at:
                 stop = min(front, at + _HASH_RUN)
@@ -258,7 +241,7 @@ class Fill:
     async def _put_down(self, part: Part, error: MirrorError | None) -> None:
         """Keep what is good for the next one."""
         if error is not None and part.have.total:
-            exposed = self.exposed
+            exposed = min(self.exposed, part.have.front)  # more cannot have been shown
             try:
                 await self._shop.on_disk(lambda: part.keep(exposed))
             except StoreFull:  # what its sidecar said before stays true
@@ -281,8 +264,8 @@ class Fill:
     # --- readers ----------------------------------------------------------------------------------
 
     def _fire(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self.changed.set()
+        self.changed = asyncio.Event()
 
     async def expose(self, limit: int) -> None:
         """Note that a reader is about to be shown unverified bytes below `limit`.
@@ -302,55 +285,6 @@ class Fill:
         if file is None and self.held:
             raise StoreError(f"{self.entry.digest} vanished as soon as it was stored")
         return file
-
-
-class Follower:
-    """Reads a fill as it grows, and never past what may be shown."""
-
-    def __init__(self, fill: Fill, stop: int) -> None:
-        self._fill = fill
-        # Only an answer that runs to the last byte may start before the verdict: a bounded one
-        # could be completed with wrong bytes.
-        self._early = stop == fill.entry.size
-        self._attempt = -1  # whose bytes we were shown
-        self._file: BinaryIO | None = None
-
-    @property
-    def file(self) -> BinaryIO:
-        assert self._file is not None
-        return self._file
-
-    async def ready(self, at: int) -> int:
-        fill = self._fill
-        while True:
-            changed = fill._changed  # one noun in two classes
-            if self._attempt not in (-1, fill.attempt):
-                raise DigestMismatch(fill.entry.path, fill.entry.digest, "other bytes")
-            if fill.held and self._show():
-                return fill.entry.size
-            if fill.error is not None:
-                raise fill.error
-            limit = min(fill.front, fill.entry.size - HOLD_BACK) if self._early else 0
-            if limit > at:
-                attempt = fill.attempt
-                await fill.expose(limit)
-                if attempt == fill.attempt and fill.error is None and self._show():
-                    return limit
-                continue
-            await changed.wait()
-
-    def _show(self) -> bool:
-        if self._file is None:
-            self._file = self._fill.open()
-        if self._file is None:  # just between two attempts
-            return False
-        self._attempt = self._fill.attempt
-        return True
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
 
 
 def wrong_size(entry: Entry, size: int) -> DigestMismatch:

@@ -75,6 +75,7 @@ class Part:
             self._fd = self._open()
         except OSError as e:
             raise disk_failed(f"open {self.path}", e) from e
+        self.inode = os.fstat(self._fd).st_ino
         self._marks = threading.Lock()  # over `have`: threads copy it while the loop adds to it
         self._saving = threading.Lock()  # over the sidecar and the file it is made from
         self._lost = False  # the disk took bytes and may not have kept them

@@ -15,9 +15,11 @@ import watchfiles
 from proxy.assemble import open_mirror
 from proxy.config import Config, Listen
 from proxy.errors import MirrorError
+from proxy.mirror.remote import Fetcher
 from proxy.server import protocol
 from proxy.server.app import Front
 from proxy.server.autolock import AutoLock
+from proxy.server.fetcher import launch
 from proxy.server.sender import Sender
 from proxy.server.site import Site
 from proxy.server.upkeep import Upkeep
@@ -54,6 +56,10 @@ async def running(config: Config) -> AsyncIterator[tuple[Site, Listen]]:
         mirror = await stack.enter_async_context(open_mirror(config))
         stack.enter_context(mirror.serving())
         mirror.cache.recover()
+        if not config.offline:
+            fetcher = Fetcher(lambda: launch(config), store=mirror.store, spool=mirror.cache.spool)
+            mirror.cache.make_fill = fetcher.fill
+            await stack.enter_async_context(fetcher.running())
         autolock = AutoLock(mirror)
         upkeep = Upkeep(mirror)
         sender = Sender()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from proxy.errors import Busy, MirrorError, StoreError
-from proxy.mirror.fill import Reader
+from proxy.mirror.follower import Reader
 from proxy.pins.lock import Entry
 from proxy.server.site import Call
 from proxy.telemetry import metrics

@@ -1,0 +1,65 @@
+"""The fetcher's own side: does what the server asks for, and says how far it is."""
+
+from __future__ import annotations
+
+import asyncio
+
+from proxy.hub.wire import Json
+from proxy.mirror import channel
+from proxy.mirror.cache import BlobCache
+from proxy.mirror.channel import Channel
+from proxy.mirror.follower import Source
+
+
+async def serve_channel(line: Channel, cache: BlobCache) -> None:
+    """Fetch what comes over the line, until the other end is gone."""
+    running: dict[int, Source] = {}
+    tasks: set[asyncio.Task[None]] = set()
+    try:
+        async for message in line.messages():
+            number = message["id"]
+            assert isinstance(number, int)
+            if message["do"] == "fetch":
+                work = _fetch(line, cache, message, running)
+            elif number in running:
+                work = _expose(line, number, running[number])
+            else:
+                continue  # it ended meanwhile, and the other end hears of that
+            task = asyncio.create_task(work)
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _fetch(
+    line: Channel, cache: BlobCache, message: Json, running: dict[int, Source]
+) -> None:
+    number = message["id"]
+    assert isinstance(number, int)
+    fill = cache.start(channel.load_entry(message["entry"]))
+    running[number] = fill
+    try:
+        while not fill.held and fill.error is None:
+            changed = fill.changed
+            line.send(_state(number, fill))
+            await line.drain()
+            await changed.wait()
+        if fill.error is not None:
+            line.send({"id": number, "error": channel.dump_error(fill.error)})
+        else:
+            line.send({"id": number, "held": True})
+    finally:
+        del running[number]
+
+
+async def _expose(line: Channel, number: int, fill: Source) -> None:
+    attempt = fill.attempt
+    await fill.expose(fill.entry.size)
+    line.send({"id": number, "exposed": True, "attempt": attempt})
+
+
+def _state(number: int, fill: Source) -> Json:
+    return {"id": number, "front": fill.front, "attempt": fill.attempt, "inode": fill.inode}

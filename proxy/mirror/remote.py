@@ -1,0 +1,215 @@
+"""Downloads that another process of ours does, as the server sees them.
+
+The fetcher writes into the same spool and store; what comes over the channel is how far each
+download is, never its bytes. If the fetcher dies it is started again, every download goes on from
+what was synced, and readers that were shown bytes before are cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import BinaryIO
+
+from proxy.errors import MirrorError, StoreError
+from proxy.hub.wire import Json
+from proxy.mirror import channel
+from proxy.mirror.channel import Channel
+from proxy.pins.lock import Entry
+from proxy.store.base import BlobStore
+
+log = logging.getLogger(__name__)
+
+_DEATHS = 5  # of fetchers within
+_DEATHS_S = 60.0  # are too many: then downloads fail instead of starting it again
+_RESTART_S = 0.2
+
+Launch = Callable[[], AbstractAsyncContextManager[Channel]]
+
+
+class RemoteFill:
+    """One download that the fetcher does; a Source for readers here."""
+
+    def __init__(self, entry: Entry, fetcher: Fetcher, number: int) -> None:
+        self.entry = entry
+        self.error: MirrorError | None = None
+        self.held = False
+        self.attempt = 0
+        self.front = 0
+        self.changed = asyncio.Event()
+        self._fetcher = fetcher
+        self._number = number
+        self.inode = 0
+        self._base = 0  # attempts that earlier fetchers made
+        self._ended = asyncio.Event()
+        self._exposed = asyncio.Event()  # this attempt; the fetcher has written it down
+
+    async def run(self) -> None:
+        """Have it fetched. The outcome, whatever it is, reaches every reader."""
+        self._fetcher.take(self._number, self)
+        try:
+            await self._ended.wait()
+        finally:
+            self._fetcher.drop(self._number)
+            if not self.held and self.error is None:
+                self.error = StoreError("the download was stopped")
+            self._fire()
+
+    async def expose(self, limit: int) -> None:  # a limit for all: more than `front` is never shown
+        exposed = self._exposed
+        if not exposed.is_set():
+            self._fetcher.send({"do": "expose", "id": self._number, "limit": self.entry.size})
+            changed = self.changed
+            waits = [asyncio.ensure_future(one.wait()) for one in (exposed, changed)]
+            try:
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for one in waits:
+                    one.cancel()
+
+    def open(self) -> BinaryIO | None:
+        if self.held:
+            file = self._fetcher.store.open(self.entry.digest)
+            if file is None:
+                raise StoreError(f"{self.entry.digest} vanished as soon as it was stored")
+            return file
+        try:
+            path = self._fetcher.spool / f"{self.entry.digest.hex}.part"
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        except OSError as e:
+            raise StoreError(f"cannot open {path}: {e}") from e
+        if os.fstat(fd).st_ino != self.inode:  # a part of another attempt
+            os.close(fd)
+            return None
+        return os.fdopen(fd, "rb", buffering=0)
+
+    # --- what the fetcher says --------------------------------------------------------------------
+
+    def hear(self, message: Json) -> None:
+        if message.get("held"):
+            self.held = True
+            self.front = self.entry.size
+            self._ended.set()
+        elif "error" in message:
+            self.error = channel.load_error(message["error"])
+            self._ended.set()
+        elif "exposed" in message:
+            if self._base + _int(message, "attempt") == self.attempt:
+                self._exposed.set()
+            return
+        else:
+            attempt = self._base + _int(message, "attempt")
+            if attempt != self.attempt:
+                self._begin(attempt)
+            self.front, self.inode = _int(message, "front"), _int(message, "inode")
+        self._fire()
+
+    def lost(self) -> None:
+        """The fetcher died: what was not synced may come otherwise the next time."""
+        self._base = self.attempt + 1
+        self._begin(self._base)
+        self._fire()
+
+    def fail(self, error: MirrorError) -> None:
+        self.error = error
+        self._ended.set()
+        self._fire()
+
+    def _begin(self, attempt: int) -> None:
+        self.attempt = attempt
+        self.front = self.inode = 0
+        self._exposed = asyncio.Event()
+
+    def _fire(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+
+class Fetcher:
+    """The process that downloads, kept alive."""
+
+    def __init__(self, launch: Launch, *, store: BlobStore, spool: Path) -> None:
+        self.store = store
+        self.spool = spool
+        self._launch = launch
+        self._fills: dict[int, RemoteFill] = {}
+        self._numbers = itertools.count(1)
+        self._channel: Channel | None = None
+        self._deaths: deque[float] = deque(maxlen=_DEATHS)
+
+    def fill(self, entry: Entry) -> RemoteFill:
+        """A download that begins when it is run."""
+        return RemoteFill(entry, self, next(self._numbers))
+
+    def take(self, number: int, fill: RemoteFill) -> None:
+        self._fills[number] = fill
+        self._ask(number, fill)
+
+    def drop(self, number: int) -> None:
+        self._fills.pop(number, None)
+
+    def send(self, message: Json) -> None:
+        if self._channel is not None:
+            self._channel.send(message)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """The fetcher, for the length of the block."""
+        task = asyncio.create_task(self._keep_alive(), name="fetcher")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            for fill in tuple(self._fills.values()):
+                fill.fail(StoreError("the server stops"))
+
+    async def _keep_alive(self) -> None:
+        while True:
+            try:
+                async with self._launch() as line:
+                    self._channel = line
+                    for number, fill in self._fills.items():
+                        self._ask(number, fill)
+                    async for message in line.messages():
+                        self._hear(message)
+            except OSError as e:
+                log.error("the fetcher cannot be started: %s", e)
+            finally:
+                self._channel = None
+            self._bury()
+            await asyncio.sleep(_RESTART_S)
+
+    def _bury(self) -> None:
+        now = time.monotonic()
+        self._deaths.append(now)
+        hopeless = len(self._deaths) == _DEATHS and now - self._deaths[0] < _DEATHS_S
+        log.error("the fetcher ended%s", "" if hopeless else "; it is started again")
+        for fill in tuple(self._fills.values()):
+            if hopeless:
+                fill.fail(StoreError("the process that downloads ends again and again"))
+            else:
+                fill.lost()
+
+    def _ask(self, number: int, fill: RemoteFill) -> None:
+        self.send({"do": "fetch", "id": number, "entry": channel.dump_entry(fill.entry)})
+
+    def _hear(self, message: Json) -> None:
+        fill = self._fills.get(_int(message, "id"))
+        if fill is not None:
+            fill.hear(message)
+
+
+def _int(message: Json, key: str) -> int:
+    value = message.get(key)
+    return value if isinstance(value, int) else 0
