@@ -182,6 +182,8 @@ class BlobCache:
         for task in (*self._tasks, *self._checks.values()):
             task.cancel()
         await asyncio.gather(*self._tasks, *self._checks.values(), return_exceptions=True)
+        for fill in self._fills.values():  # their tasks were cancelled before they ever ran
+            fill.fail(StoreError("the download was stopped"))
         self._disk.shutdown()
         self._hashing.shutdown()
 

@@ -57,7 +57,7 @@ class Channel:
         self._writer.close()
         try:
             await self._writer.wait_closed()
-        except ConnectionError:
+        except OSError:
             return
 
 

@@ -125,6 +125,11 @@ class Fill:
         """A reader of bytes up to `stop`."""
         return Follower(self, stop)
 
+    def fail(self, error: MirrorError) -> None:
+        """End without having run; readers hear why."""
+        self.error = error
+        self._fire()
+
     # --- the download -----------------------------------------------------------------------------
 
     async def _run(self) -> None:

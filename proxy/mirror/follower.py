@@ -68,6 +68,10 @@ class Source(Protocol):
         """Download, verify, adopt. The outcome, whatever it is, reaches every reader."""
         ...
 
+    def fail(self, error: MirrorError) -> None:
+        """End without having run; readers hear why."""
+        ...
+
     async def expose(self, limit: int) -> None:
         """Note that a reader is about to be shown unverified bytes below `limit`.
 

@@ -170,11 +170,12 @@ class Transfer:
         """Write [at, stop) of the file as it comes. Raises: UpstreamError, StoreError."""
         tuning, clock = self.tuning, self.clock
         batch = bytearray()
-        flushed = clock()
+        received = lane.at  # with the batch that is being written, and the one that fills
+        writing: asyncio.Task[None] | None = None
         skip = lane.skip
         lane.began_at = 0 if skip else lane.at
         lane.asked = lane.stop
-        asked = clock()
+        asked = flushed = clock()
         try:
             async with aclosing(self.upstream.fetch(self.entry, lane.began_at, lane.stop)) as body:
                 async for piece in body:
@@ -188,19 +189,26 @@ class Transfer:
                         dropped = min(skip, len(chunk))
                         skip -= dropped
                         chunk = chunk[dropped:]
-                    batch += chunk[: max(0, lane.stop - lane.at - len(batch))]
-                    full = lane.at + len(batch) >= lane.stop
+                    chunk = chunk[: max(0, lane.stop - received)]
+                    batch += chunk
+                    received += len(chunk)
+                    full = received >= lane.stop
                     if full or len(batch) >= tuning.batch or came - flushed >= tuning.flush_s:
-                        await self._write(lane, batch)
+                        # The next batch comes while this one is written.
+                        if writing is not None:
+                            await writing
+                        writing = asyncio.create_task(self._write(lane, batch))
                         batch = bytearray()
                         flushed = clock()
-                        if lane.at >= lane.stop:
+                        if full:
                             return
                     asked = clock()
-        except UpstreamUnavailable:
-            await self._write(lane, batch)  # what came is not asked for again
-            raise
-        await self._write(lane, batch)
+        finally:
+            # Also after a break: what came is not asked for again.
+            if writing is not None:
+                await asyncio.gather(writing, return_exceptions=True)
+                writing.result()
+            await self._write(lane, batch)
         if lane.at < lane.stop:
             raise UpstreamUnavailable(
                 self.upstream.name, f"{self.entry.path} ended {lane.stop - lane.at} bytes early"

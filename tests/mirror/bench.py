@@ -10,7 +10,8 @@ from contextlib import aclosing
 from pathlib import Path
 
 from proxy.mirror.cache import BlobCache
-from proxy.mirror.fill import Fill, Reader
+from proxy.mirror.fill import Fill
+from proxy.mirror.follower import Reader
 from proxy.mirror.transfer import Tuning
 from proxy.pins.lock import Entry
 from proxy.store.local import LocalStore
@@ -109,6 +110,7 @@ class Bench:
     def fill(self) -> Fill:
         """The only download in flight."""
         (fill,) = self.cache.fills
+        assert isinstance(fill, Fill)
         return fill
 
     @property
@@ -151,4 +153,4 @@ async def until(fill: Fill, true: Callable[[], bool]) -> None:
     """Returns when the fill has come to a point."""
     async with asyncio.timeout(10):
         while not true():
-            await fill.wait()
+            await fill.changed.wait()

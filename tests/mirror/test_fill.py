@@ -24,7 +24,8 @@ from proxy.errors import (
 )
 from proxy.hub.names import Digest
 from proxy.mirror import flock
-from proxy.mirror.fill import ATTEMPTS, HOLD_BACK, Fill, Workshop
+from proxy.mirror.fill import ATTEMPTS, Fill, Workshop
+from proxy.mirror.follower import HOLD_BACK, Follower
 from proxy.mirror.misled import Misled
 from proxy.mirror.part import UNKNOWN, Room
 from proxy.mirror.transfer import Extra
@@ -397,7 +398,7 @@ async def test_no_reader_is_shown_bytes_before_that_is_on_disk(alone: Alone) -> 
     await gate.reached.wait()
     await until(alone.fill, lambda: alone.fill.front == 64 * KB)
     alone.clerk.working.clear()
-    readers = [alone.fill.follow(alone.entry.size) for _ in range(3)]
+    readers = [Follower(alone.fill, alone.entry.size) for _ in range(3)]
     tasks = [asyncio.create_task(reader.ready(0)) for reader in readers]
     done, _ = await asyncio.wait(tasks, timeout=0.05)
     assert not done
@@ -520,7 +521,7 @@ async def test_a_store_that_fails_is_said_and_the_file_is_not_trusted_again(
     await alone.fill.run()
     assert isinstance(alone.fill.error, StoreError)
     assert list(tmp_path.glob("*.part")) == []
-    reader = alone.fill.follow(alone.entry.size)
+    reader = Follower(alone.fill, alone.entry.size)
     with pytest.raises(StoreError):
         await reader.ready(0)
     store.broken = False

@@ -1,0 +1,188 @@
+"""Downloads by another process of ours: the same promises, and what happens when it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from proxy.errors import DigestMismatch, StoreError, UpstreamUnavailable
+from proxy.mirror import channel, fetching
+from proxy.mirror.cache import BlobCache
+from proxy.mirror.channel import Channel
+from proxy.mirror.follower import HOLD_BACK
+from proxy.mirror.remote import Fetcher
+from proxy.store.local import LocalStore
+from tests.fakes.content import Content
+from tests.mirror.bench import DATA, KB, QUICK, Bench, read, read_all
+
+WHOLE = DATA.read(0, DATA.size)
+
+
+class Far:
+    """A fetcher that works in this process, over a real channel, and can be made to die."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._task: asyncio.Task[None] | None = None
+        self.launched = 0
+        self.doomed = False  # ends as soon as it is asked for something
+
+    @asynccontextmanager
+    async def launch(self) -> AsyncIterator[Channel]:
+        self.launched += 1
+        ours, theirs = socket.socketpair()
+        near, far = await channel.connect(ours), await channel.connect(theirs)
+        self._task = asyncio.create_task(self._serve(far))
+        try:
+            yield near
+        finally:
+            await near.close()
+            await asyncio.gather(self._task, return_exceptions=True)
+            await far.close()
+
+    async def _serve(self, line: Channel) -> None:
+        bench = self._bench
+        cache = BlobCache(
+            LocalStore(bench.data),
+            bench.hub,
+            data=bench.data,
+            recency=bench.recency,
+            tuning=QUICK,
+        )
+        try:
+            if self.doomed:
+                await anext(line.messages())
+            else:
+                await fetching.serve_channel(line, cache)
+        finally:
+            await cache.close()
+            await line.close()
+
+    def die(self) -> None:
+        """As if it had been killed, but for what it writes down on its way out."""
+        assert self._task is not None
+        self._task.cancel()
+
+
+@pytest.fixture
+async def far(tmp_path: Path) -> AsyncGenerator[tuple[Bench, Far]]:
+    bench = Bench(tmp_path / "data")
+    far = Far(bench)
+    fetcher = Fetcher(far.launch, store=bench.store, spool=bench.cache.spool)
+    bench.cache.make_fill = fetcher.fill
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(bench.close)
+        await stack.enter_async_context(fetcher.running())
+        yield bench, far
+
+
+async def test_a_blob_is_fetched_once_and_read_while_it_arrives(far: tuple[Bench, Far]) -> None:
+    bench, _ = far
+    entry = bench.publish()
+    gate = bench.hub.hold_at(192 * KB)
+    readers = [asyncio.create_task(read_all(bench.cache, entry)) for _ in range(5)]
+    early = await bench.cache.open(entry, entry.size)
+    async with asyncio.timeout(10):
+        assert await read(early, 0, 128 * KB) == WHOLE[: 128 * KB]
+    early.close()
+    gate.open.set()
+    assert await asyncio.gather(*readers) == [WHOLE] * 5
+    assert bench.hub.fetched == [("model.bin", 0)]
+    assert bench.blob(entry).read_bytes() == WHOLE
+
+
+async def test_a_bounded_range_waits_for_the_verdict(far: tuple[Bench, Far]) -> None:
+    bench, _ = far
+    entry = bench.publish()
+    gate = bench.hub.hold_at(256 * KB)
+    bounded = asyncio.create_task(read_all(bench.cache, entry, 0, 64 * KB))
+    early = await bench.cache.open(entry, entry.size)
+    async with asyncio.timeout(10):
+        await early.ready(0)
+    assert not bounded.done()
+    gate.open.set()
+    assert await bounded == WHOLE[: 64 * KB]
+    early.close()
+
+
+async def test_wrong_bytes_cut_who_saw_them_and_are_remembered(far: tuple[Bench, Far]) -> None:
+    bench, _ = far
+    entry = bench.publish()
+    bench.hub.wrong_times = 1
+    with pytest.raises(DigestMismatch):
+        await read_all(bench.cache, entry)
+    assert bench.cache.misled.limit(entry.digest) > 0
+    assert await read_all(bench.cache, entry) == WHOLE
+
+
+async def test_who_saw_nothing_yet_gets_the_next_attempt(far: tuple[Bench, Far]) -> None:
+    bench, _ = far
+    entry = bench.publish()
+    bench.hub.wrong_times = 1
+    assert await read_all(bench.cache, entry, 0, 64 * KB) == WHOLE[: 64 * KB]
+
+
+async def test_an_error_comes_over_with_its_facts(far: tuple[Bench, Far]) -> None:
+    bench, _ = far
+    entry = bench.publish()
+    bench.hub.down, bench.hub.retry_after_s = True, 99.0
+    with pytest.raises(UpstreamUnavailable) as caught:
+        await read_all(bench.cache, entry)
+    assert caught.value.retry_after_s == 99.0
+    assert caught.value.upstream in str(caught.value)
+
+
+async def test_a_fetcher_that_dies_is_replaced_and_goes_on(far: tuple[Bench, Far]) -> None:
+    bench, fetcher = far
+    entry = bench.publish()
+    gate = bench.hub.hold_at(128 * KB)
+    waiting = asyncio.create_task(read_all(bench.cache, entry, 0, 64 * KB))
+    async with asyncio.timeout(10):
+        await gate.reached.wait()
+    fetcher.die()
+    gate.open.set()
+    assert await waiting == WHOLE[: 64 * KB]
+    assert fetcher.launched == 2
+    assert bench.hub.fetched == [("model.bin", 0), ("model.bin", 128 * KB)]
+
+
+async def test_who_saw_bytes_of_a_fetcher_that_died_is_cut(far: tuple[Bench, Far]) -> None:
+    bench, fetcher = far
+    entry = bench.publish()
+    gate = bench.hub.hold_at(128 * KB)
+    reader = await bench.cache.open(entry, entry.size)
+    async with asyncio.timeout(10):
+        await reader.ready(0)
+    fetcher.die()
+    gate.open.set()
+    with pytest.raises(DigestMismatch):
+        await read(reader, 64 * KB, entry.size)
+    reader.close()
+
+
+async def test_a_fetcher_that_dies_again_and_again_fails_downloads(far: tuple[Bench, Far]) -> None:
+    bench, fetcher = far
+    other = bench.publish(Content("other", 10))
+    await bench.cache.hold(other)
+    entry = bench.publish()
+    fetcher.doomed = True
+    fetcher.die()
+    with pytest.raises(StoreError, match="again and again"):
+        await read_all(bench.cache, entry, 0, entry.size - HOLD_BACK)
+    fetcher.doomed = False
+    assert await read_all(bench.cache, entry) == WHOLE
+
+
+async def test_a_server_that_stops_tells_its_readers(far: tuple[Bench, Far]) -> None:
+    bench, _ = far
+    entry = bench.publish()
+    bench.hub.hold_at(0)
+    reader = await bench.cache.open(entry, entry.size)
+    await bench.cache.close()
+    with pytest.raises(StoreError, match="stopped"):
+        await reader.ready(0)
