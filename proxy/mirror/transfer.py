@@ -180,10 +180,10 @@ class Transfer:
             async with aclosing(self.upstream.fetch(self.entry, lane.began_at, lane.stop)) as body:
                 async for piece in body:
                     chunk, came = piece, clock()
-                    if lane.began:
-                        lane.waited_s += came - asked
-                    else:
+                    if not lane.began:
                         lane.began = came
+                    elif writing is None or writing.done():  # else our disk may hold us up
+                        lane.waited_s += came - asked
                     lane.came += len(chunk)
                     if skip:
                         dropped = min(skip, len(chunk))

@@ -148,7 +148,9 @@ async def test_a_fetcher_that_dies_is_replaced_and_goes_on(far: tuple[Bench, Far
     gate.open.set()
     assert await waiting == WHOLE[: 64 * KB]
     assert fetcher.launched == 2
-    assert bench.hub.fetched == [("model.bin", 0), ("model.bin", 128 * KB)]
+    (_, first), (_, second) = bench.hub.fetched
+    assert first == 0
+    assert 0 < second <= 128 * KB
 
 
 async def test_who_saw_bytes_of_a_fetcher_that_died_is_cut(far: tuple[Bench, Far]) -> None:
