@@ -170,45 +170,37 @@ class Transfer:
         """Write [at, stop) of the file as it comes. Raises: UpstreamError, StoreError."""
         tuning, clock = self.tuning, self.clock
         batch = bytearray()
-        received = lane.at  # with the batch that is being written, and the one that fills
-        writing: asyncio.Task[None] | None = None
+        flushed = clock()
         skip = lane.skip
         lane.began_at = 0 if skip else lane.at
         lane.asked = lane.stop
-        asked = flushed = clock()
+        asked = clock()
         try:
             async with aclosing(self.upstream.fetch(self.entry, lane.began_at, lane.stop)) as body:
                 async for piece in body:
                     chunk, came = piece, clock()
-                    if not lane.began:
-                        lane.began = came
-                    elif writing is None or writing.done():  # else our disk may hold us up
+                    if lane.began:
                         lane.waited_s += came - asked
+                    else:
+                        lane.began = came
                     lane.came += len(chunk)
                     if skip:
                         dropped = min(skip, len(chunk))
                         skip -= dropped
                         chunk = chunk[dropped:]
-                    chunk = chunk[: max(0, lane.stop - received)]
-                    batch += chunk
-                    received += len(chunk)
-                    full = received >= lane.stop
+                    batch += chunk[: max(0, lane.stop - lane.at - len(batch))]
+                    full = lane.at + len(batch) >= lane.stop
                     if full or len(batch) >= tuning.batch or came - flushed >= tuning.flush_s:
-                        # The next batch comes while this one is written.
-                        if writing is not None:
-                            await writing
-                        writing = asyncio.create_task(self._write(lane, batch))
+                        await self._write(lane, batch)
                         batch = bytearray()
                         flushed = clock()
-                        if full:
+                        if lane.at >= lane.stop:
                             return
                     asked = clock()
-        finally:
-            # Also after a break: what came is not asked for again.
-            if writing is not None:
-                await asyncio.gather(writing, return_exceptions=True)
-                writing.result()
-            await self._write(lane, batch)
+        except UpstreamUnavailable:
+            await self._write(lane, batch)  # what came is not asked for again
+            raise
+        await self._write(lane, batch)
         if lane.at < lane.stop:
             raise UpstreamUnavailable(
                 self.upstream.name, f"{self.entry.path} ended {lane.stop - lane.at} bytes early"
