@@ -110,6 +110,7 @@ class Config:
     timeouts: Timeouts = Timeouts()
     max_size: int = 0  # bytes of blobs; what was served longest ago goes first; 0: no limit
     scrub: float = 30 * 86400.0  # every blob is hashed again once in this time; 0: never
+    fetcher: bool = True  # download in a process of its own, at low priority; false: in the server
     max_connections: int = 4096  # from clients, in all
     max_connections_per_address: int = 1024  # raise it behind a reverse proxy
     cors: bool = False  # web pages of any origin may read what is served here
@@ -174,6 +175,7 @@ def _config(root: Node, file: Path | None) -> Config:
         timeouts=_timeouts(fields, where),
         max_size=fields.size("max_size", default.max_size),
         scrub=fields.duration("scrub", default.scrub),
+        fetcher=fields.flag("fetcher", default=default.fetcher),
         max_connections=fields.number("max_connections", default.max_connections, least=1),
         max_connections_per_address=fields.number(
             "max_connections_per_address", default.max_connections_per_address, least=1

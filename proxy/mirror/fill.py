@@ -16,7 +16,6 @@ from typing import BinaryIO, TypeVar
 
 from proxy.errors import DigestMismatch, MirrorError, StoreError, StoreFull, disk_failed
 from proxy.mirror import flock
-from proxy.mirror.follower import Follower
 from proxy.mirror.misled import Misled
 from proxy.mirror.part import UNKNOWN, Part, Room
 from proxy.mirror.transfer import Extra, Transfer, Tuning
@@ -120,10 +119,6 @@ class Fill:
                 self.error = error
                 self.held = error is None
                 self._fire()
-
-    def follow(self, stop: int) -> Follower:
-        """A reader of bytes up to `stop`."""
-        return Follower(self, stop)
 
     def fail(self, error: MirrorError) -> None:
         """End without having run; readers hear why."""

@@ -56,7 +56,7 @@ async def running(config: Config) -> AsyncIterator[tuple[Site, Listen]]:
         mirror = await stack.enter_async_context(open_mirror(config))
         stack.enter_context(mirror.serving())
         mirror.cache.recover()
-        if not config.offline:
+        if config.fetcher and not config.offline:
             fetcher = Fetcher(lambda: launch(config), store=mirror.store, spool=mirror.cache.spool)
             mirror.cache.make_fill = fetcher.fill
             await stack.enter_async_context(fetcher.running())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.mirror.fill import HOLD_BACK
+from proxy.mirror.follower import HOLD_BACK
 from proxy.server import site as sites
 from tests.fakes.content import Content
 from tests.fakes.world import lfs

@@ -159,7 +159,7 @@ class World:
         (fill,) = self.mirror.cache.fills
         async with asyncio.timeout(10):
             while not fill.held:
-                await fill.wait()
+                await fill.changed.wait()
 
     async def connect(self) -> Wire:
         return Wire(*await asyncio.open_connection("127.0.0.1", self.port))
