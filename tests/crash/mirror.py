@@ -42,7 +42,7 @@ class Mortal:
         folder.mkdir(parents=True, exist_ok=True)
         keys = {
             "listen": "127.0.0.1:0", "data": str(self.data), "keep_free": "1MiB",
-            "timeouts": "{connect: 2s, read: 5s}", **(settings or {}),
+            "timeouts": "{connect: 2s, read: 5s}", "fetcher": "false", **(settings or {}),
         }  # fmt: skip
         text = "".join(f"{key}: {value}\n" for key, value in keys.items())
         (folder / "hubpin.yaml").write_text(
