@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 _NAME = re.compile(r"test_((?:a\d\d_)+)")
-_CASE = re.compile(r"A\d\d")
+_CASE = re.compile(r"A\d\d|CORS")
 _BY_NAME = "by hand"  # requests that a test sends itself
 _MARKS = {"passed": "ok", "failed": "FAIL", "error": "FAIL", "skipped": "skip"}
 SHOWN: pytest.StashKey[dict[str, list[tuple[str, str]]]] = pytest.StashKey()

@@ -33,10 +33,8 @@ def home(tmp_path: Path) -> Path:
 
 
 def git(home: Path, *arguments: str, fails: bool = False, **variables: str) -> Ended:
-    done = tools.run(
-        "git", *arguments, home=home,
-        GIT_TERMINAL_PROMPT="0", GIT_ASKPASS=str(home / "askpass"), **variables,
-    )  # fmt: skip
+    quiet = {"GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": str(home / "askpass")}
+    done = tools.run("git", *arguments, home=home, variables={**quiet, **variables})
     assert (done.status != 0) == fails, done.stderr
     assert not (home / "asked").exists()
     return done

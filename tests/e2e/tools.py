@@ -66,13 +66,13 @@ def ensure_node_packages() -> None:
 
 def run(
     *command: str | Path, home: Path, prefix: Sequence[str] = (), stdin: str = "",
-    timeout_s: float = _RUN_S, **variables: str,
+    variables: Mapping[str, str] | None = None,
 ) -> Ended:  # fmt: skip
     """A program in `home` with nobody's settings; `prefix` is put before the command."""
     done = subprocess.run(
         [*prefix, *map(str, command)],
         input=stdin, capture_output=True, text=True, errors="replace", cwd=home,
-        env=environment(home, variables), timeout=timeout_s, check=False,
+        env=environment(home, variables or {}), timeout=_RUN_S, check=False,
     )  # fmt: skip
     return Ended(done.returncode, done.stdout, done.stderr)
 

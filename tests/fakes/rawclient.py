@@ -16,11 +16,12 @@ class Answer:
     """An answer by the standard library, redirects and errors included."""
 
     def __init__(
-        self, url: str, *, method: str = "GET", headers: Headers | None = None, body: str = ""
-    ) -> None:
+        self, url: str, *, method: str = "GET", headers: Headers | None = None, body: str = "",
+        timeout_s: float = 5,
+    ) -> None:  # fmt: skip
         parts = urlsplit(url)
         target = parts.path + (f"?{parts.query}" if parts.query else "")
-        with closing(http.client.HTTPConnection(parts.netloc, timeout=5)) as connection:
+        with closing(http.client.HTTPConnection(parts.netloc, timeout=timeout_s)) as connection:
             connection.request(method, target, body or None, headers or {})
             reply = connection.getresponse()
             self.status = reply.status
