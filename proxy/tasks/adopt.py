@@ -186,7 +186,7 @@ async def _try(
                 problem = f"it has {size:,} bytes, the lock says {entry.size:,}"
                 problems.append(Mismatched(entry, str(place), problem))
                 continue
-            copy = await asyncio.to_thread(Intake, mirror.spool, entry.size)
+            copy = await asyncio.to_thread(Intake, mirror.spool)
             try:
                 while copy.size < entry.size and await asyncio.to_thread(_copy, copy, file, place):
                     yield copy.size

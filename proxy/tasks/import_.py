@@ -282,7 +282,8 @@ class _Reader:
 
     async def _take(self, entry: Entry) -> AsyncGenerator[int]:
         """Hash a member's bytes and adopt them if they are right; yields how many were read."""
-        copy = Intake(None if self._dry_run else self._mirror.spool, entry.size)
+        small = any(not one.lfs for one in self._entries[entry.digest])
+        copy = Intake(None if self._dry_run else self._mirror.spool, entry.size if small else None)
         try:
             # A small file costs two hops to a thread, this one and the store's.
             await asyncio.to_thread(self._begin, copy, entry)
@@ -293,7 +294,8 @@ class _Reader:
                 raise DigestMismatch(
                     f"{self._source.name}: {entry.repo} {entry.path}", entry.digest, copy.digest
                 )
-            self._oids[entry.digest] = copy.oid
+            if copy.oid is not None:
+                self._oids[entry.digest] = copy.oid
             if copy.path is not None:
                 await self._mirror.store.adopt(entry.digest, copy.path)
             self.taken += 1

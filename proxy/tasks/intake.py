@@ -23,12 +23,13 @@ class Intake:
     Its methods block: call them in a thread.
     """
 
-    def __init__(self, spool: Path | None, size: int) -> None:
-        """Without a spool the bytes are hashed and not kept. Raises: StoreError."""
+    def __init__(self, spool: Path | None, git_size: int | None = None) -> None:
+        """Without a spool the bytes are hashed and not kept; with `git_size`, their number, git's
+        name of them is computed too. Raises: StoreError."""
         self.path = spool / f"{secrets.token_hex(16)}{SUFFIX}" if spool is not None else None
         self.size = 0
         self._sha256 = hashlib.sha256()
-        self._git = BlobHasher(size)
+        self._git = BlobHasher(git_size) if git_size is not None else None
         self._file: BinaryIO | None = None
         if self.path is None:
             return
@@ -42,13 +43,14 @@ class Intake:
         return Digest.of_hex(self._sha256.hexdigest())
 
     @property
-    def oid(self) -> GitOid:
-        return self._git.oid()
+    def oid(self) -> GitOid | None:
+        return self._git.oid() if self._git is not None else None
 
     def add(self, piece: bytes) -> None:
         """Raises: StoreError."""
         self._sha256.update(piece)
-        self._git.update(piece)
+        if self._git is not None:
+            self._git.update(piece)
         self.size += len(piece)
         if self._file is None:
             return

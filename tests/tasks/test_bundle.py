@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import tempfile
 from collections.abc import Iterator
@@ -126,9 +125,8 @@ async def test_ten_thousand_files_arrive(memory: Path) -> None:
     near = await site_with(memory / "near", example("org/m@main", files))
     far = empty_site(memory / "far")
     far.allow("- org/m@main")
-    async with asyncio.timeout(60):
-        await run_export(near, memory / "site.hubpin")
-        finished = result(await run_import(far, memory / "site.hubpin"))
+    await run_export(near, memory / "site.hubpin")
+    finished = result(await run_import(far, memory / "site.hubpin"))
     assert finished.taken_files == 10_000
     assert far.lock() == near.lock()
     assert await held(far) == near.lock().digests()
