@@ -82,7 +82,6 @@ class Sender:
         self._closed = True
         self._ring()
         self._thread.join()
-        self._faults.shutdown()
         os.close(self._bell)
 
     # --- in the thread ----------------------------------------------------------------------------
@@ -121,6 +120,7 @@ class Sender:
                     except OSError as e:
                         self._finish(poll, job, e)
         finally:
+            self._faults.shutdown()  # what is being read ahead comes back to the inbox
             for job in (*ready, *waiting.values(), *self._inbox):
                 self._finish(poll, job, ConnectionAbortedError("the server stops"))
             poll.close()
