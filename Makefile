@@ -10,7 +10,7 @@ PIP := $(BIN)/pip install -qq --disable-pip-version-check
 T ?=
 B ?=
 
-.PHONY: demo test check lint fix e2e crash bench clean
+.PHONY: demo test check lint fix e2e clients-doc crash faults-doc bench clean
 
 # The whole story on this machine, with no network but for the installation.
 demo: $(DEMO)
@@ -41,6 +41,15 @@ N ?= 500
 crash: $(READY)
 	@$(BIN)/python -m tests.crash.campaign --rounds $(N)
 	@CRASH=long $(BIN)/pytest -q tests/crash
+
+# Run the fault matrix and write docs/faults.md, the table that is made of it.
+faults-doc: $(READY)
+	@$(BIN)/pytest -q tests/faults tests/crash --matrix docs/faults.md
+
+# The table in docs/clients.md.
+clients-doc: $(READY)
+	@$(BIN)/pytest -qq --collect-only --cases $(VENV)/cases.json tests/e2e > /dev/null
+	@$(BIN)/python -m tests.e2e.cases $(VENV)/cases.json
 
 # `make bench B=hot` runs one of them.
 bench: $(READY)

@@ -10,11 +10,16 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
+DOCUMENT = ROOT / "docs/clients.md"
+_BEGIN = "<!-- cases: `make clients-doc` writes this -->"
+_END = "<!-- /cases -->"
 _NAME = re.compile(r"test_((?:a\d\d_)+)")
 _CASE = re.compile(r"A\d\d|CORS")
 _BY_NAME = "by hand"  # requests that a test sends itself
@@ -35,7 +40,8 @@ def shown(item: pytest.Item) -> list[tuple[str, str]]:
     if named and not found:
         call = getattr(item, "callspec", None)
         client = str(call.params["client"]) if call and "client" in call.params else _BY_NAME
-        client = re.sub(r"^hub-", "huggingface_hub ", client)
+        client = re.sub(r"^hub-", "huggingface_hub-", client)
+        client = re.sub(r"-(?=\d)", " ", client, count=1)
         found = [(client, case.upper()) for case in named[1].rstrip("_").split("_")]
     for _, case in found:
         if not _CASE.fullmatch(case):
@@ -89,3 +95,22 @@ def pytest_terminal_summary(
     if table:
         terminalreporter.section("client x case")
         terminalreporter.write_line(render(table))
+
+
+# --- docs/clients.md -----------------------------------------------------------------------------
+
+
+def document(text: str, shown_by: Mapping[str, Sequence[str]]) -> str:
+    """The page with its table as the tests have it."""
+    rows = [f"| {client} | {', '.join(cases)} |" for client, cases in shown_by.items()]
+    table = "\n".join(["| client | cases |", "| --- | --- |", *rows])
+    known = {case for cases in shown_by.values() for case in cases}
+    missing = sorted({f"A{number:02}" for number in range(1, 43)} - known)
+    if missing:
+        table += f"\n\nNot shown with a real client here: {', '.join(missing)}."
+    before, _, rest = text.partition(_BEGIN)
+    return f"{before}{_BEGIN}\n\n{table}\n\n{_END}{rest.partition(_END)[2]}"
+
+
+if __name__ == "__main__":  # python -m tests.e2e.cases FILE
+    DOCUMENT.write_text(document(DOCUMENT.read_text(), json.loads(Path(sys.argv[1]).read_text())))
