@@ -64,6 +64,9 @@ class _Lane:
     came: int = 0  # bytes since then
     task: asyncio.Task[None] | None = None
     extra: bool = False
+    batch: bytearray = field(default_factory=bytearray)  # came, and is not written yet
+    flushed: float = 0.0  # when a batch was last begun to be written
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 @dataclass(slots=True)
@@ -101,6 +104,9 @@ class Transfer:
                 for lane in [one for one in self._lanes if one.task and one.task.done()]:
                     if lane in self._lanes:
                         await self._end(lane)
+                for lane in self._lanes:  # those that wait for more: readers wait for what came
+                    if lane.batch and self.clock() - lane.flushed >= self.tuning.flush_s:
+                        await self._flush(lane)
                 self._widen()
         finally:
             for lane in self._lanes:
@@ -169,12 +175,11 @@ class Transfer:
     async def _bring(self, lane: _Lane) -> None:
         """Write [at, stop) of the file as it comes. Raises: UpstreamError, StoreError."""
         tuning, clock = self.tuning, self.clock
-        batch = bytearray()
-        flushed = clock()
+        received = lane.at
         skip = lane.skip
         lane.began_at = 0 if skip else lane.at
         lane.asked = lane.stop
-        asked = clock()
+        asked = lane.flushed = clock()
         try:
             async with aclosing(self.upstream.fetch(self.entry, lane.began_at, lane.stop)) as body:
                 async for piece in body:
@@ -188,23 +193,30 @@ class Transfer:
                         dropped = min(skip, len(chunk))
                         skip -= dropped
                         chunk = chunk[dropped:]
-                    batch += chunk[: max(0, lane.stop - lane.at - len(batch))]
-                    full = lane.at + len(batch) >= lane.stop
-                    if full or len(batch) >= tuning.batch or came - flushed >= tuning.flush_s:
-                        await self._write(lane, batch)
-                        batch = bytearray()
-                        flushed = clock()
+                    chunk = chunk[: max(0, lane.stop - received)]
+                    lane.batch += chunk
+                    received += len(chunk)
+                    full = received >= lane.stop or len(lane.batch) >= tuning.batch
+                    if full or came - lane.flushed >= tuning.flush_s:
+                        await self._flush(lane)
                         if lane.at >= lane.stop:
                             return
                     asked = clock()
         except UpstreamUnavailable:
-            await self._write(lane, batch)  # what came is not asked for again
+            await self._flush(lane)  # what came is not asked for again
             raise
-        await self._write(lane, batch)
+        await self._flush(lane)
         if lane.at < lane.stop:
             raise UpstreamUnavailable(
                 self.upstream.name, f"{self.entry.path} ended {lane.stop - lane.at} bytes early"
             )
+
+    async def _flush(self, lane: _Lane) -> None:
+        """Write what came. Two who ask at once write one after the other, in order."""
+        async with lane.writing:
+            batch, lane.batch = lane.batch, bytearray()
+            lane.flushed = self.clock()
+            await self._write(lane, batch)
 
     async def _write(self, lane: _Lane, batch: bytearray) -> None:
         if not batch:
