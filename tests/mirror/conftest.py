@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mirror.alone import Alone
 from tests.mirror.bench import Bench
 
 
@@ -17,3 +18,10 @@ async def bench(tmp_path: Path) -> AsyncGenerator[Bench]:
         yield made
     finally:
         await made.close()
+
+
+@pytest.fixture
+async def alone(tmp_path: Path) -> AsyncGenerator[Alone]:
+    made = Alone(tmp_path)
+    yield made
+    made.close()
