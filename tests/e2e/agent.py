@@ -1,6 +1,7 @@
-"""What runs on a device: calls of huggingface_hub, one JSON object a line in, one a line out.
+"""What runs on a device: calls of Python libraries, one JSON object a line in, one a line out.
 
 in     {"call": "snapshot_download", "with": {"repo_id": "acme/tiny"}}
+       {"call": "with_datasets.rows", "with": {"repo": "acme/csvdata"}}
 out    {"value": "/…/snapshots/…", "seconds": 0.2}
        {"error": "RevisionNotFoundError", "kinds": ["HfHubHTTPError", …], "text": "…", …}
 
@@ -41,7 +42,10 @@ def answer(hub: Any, call: dict[str, Any]) -> dict[str, object]:
 
 
 def find(hub: Any, name: str) -> Any:
-    """A function of the library, else a method of its API."""
+    """A function of the library, else a method of its API; `with_x.f` is f of with_x.py here."""
+    module, dot, function = name.partition(".")
+    if dot:
+        return getattr(importlib.import_module(module), function)
     return getattr(hub, name, None) or getattr(hub.HfApi(), name)
 
 

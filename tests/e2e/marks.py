@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.clients import HUBS
+from tests.e2e.clients import ALL_HUBS, HUBS
 
 # The first test waits for pip, which has a deadline of its own.
 E2E = [pytest.mark.e2e, pytest.mark.timeout(120, func_only=True)]
 
 every_client = pytest.mark.parametrize("client", HUBS, indirect=True)
+every_hub = pytest.mark.parametrize("client", ALL_HUBS, indirect=True)  # what all have to do
 
 
 def only(*names: str) -> pytest.MarkDecorator:
