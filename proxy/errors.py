@@ -169,6 +169,18 @@ class DigestMismatch(IntegrityError):
         self.got = got
 
 
+class PartDistrusted(IntegrityError):
+    """A client asks for a piece in the middle of a file of which wrong bytes were sent before."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"wrong bytes of {path} were sent once, before they were found out, so no unfinished "
+            "copy of it can be completed: delete what you have and fetch the whole file in one "
+            "piece (aria2c -x1 -s1, curl without -C)"
+        )
+        self.path = path
+
+
 class BundleInvalid(IntegrityError):
     """A bundle is damaged, cut short or made to harm: no pin of it is taken."""
 

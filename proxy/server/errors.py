@@ -29,6 +29,7 @@ _ANSWERS: tuple[tuple[type[errors.MirrorError], int, str], ...] = (
     (errors.UpstreamMissing, 502, "UpstreamMissing"),
     (errors.UpstreamInvalid, 502, "UpstreamInvalid"),
     (errors.UpstreamError, 504, "UpstreamUnavailable"),
+    (errors.PartDistrusted, 409, "PartDistrusted"),
     (errors.IntegrityError, 502, "IntegrityError"),
     (errors.StoreFull, 507, "StorageFull"),
     (errors.StoreError, 500, "StoreError"),

@@ -6,6 +6,7 @@ import re
 
 from aiohttp import web
 
+from proxy.errors import PartDistrusted
 from proxy.hub import gitoid
 from proxy.hub.urls import FileAddress
 from proxy.pins.lock import Entry
@@ -68,7 +69,11 @@ async def answer(call: Call, entry: Entry, headers: dict[str, str]) -> web.Strea
         return web.Response(headers=headers, body=b"")
 
     def plan() -> send.Plan:
-        if not isinstance(wanted, ranges.Slice) or _could_complete_a_lie(call, entry, wanted):
+        if not isinstance(wanted, ranges.Slice):
+            return send.Plan((0, entry.size), 200, headers)
+        if _could_complete_a_lie(call, entry, wanted):
+            if wanted.stop < entry.size:  # who asks for pieces takes a 200 for the piece, or fails
+                raise PartDistrusted(entry.path)
             return send.Plan((0, entry.size), 200, headers)
         start, stop = wanted.start, wanted.stop
         part = f"bytes {start}-{stop - 1}/{entry.size}"
@@ -78,12 +83,11 @@ async def answer(call: Call, entry: Entry, headers: dict[str, str]) -> web.Strea
 
 
 def _could_complete_a_lie(call: Call, entry: Entry, wanted: ranges.Slice) -> bool:
-    """Whether this may be the end for somebody who holds a wrong beginning.
+    """Whether these bytes may be put behind a wrong beginning.
 
-    A range that stops before the last byte completes nothing by itself; one that starts beyond what
-    was ever shown unverified continues nothing that is wrong.
+    What starts beyond what was ever shown unverified continues nothing that is wrong.
     """
-    if wanted.stop < entry.size or wanted.start == 0:
+    if wanted.start == 0:
         return False
     if not wanted.open_ended and "hf_hub/" in call.request.headers.get("User-Agent", ""):
         # The Hub's client resumes with `N-` only. Bounded ranges are its file system's, which

@@ -89,6 +89,17 @@ async def test_a_range_of_the_file_system_client_is_that_range_all_the_same(worl
         assert reply.body == WHOLE[start:stop]
 
 
+async def test_pieces_do_not_complete_what_begins_wrong(world: World) -> None:
+    """As aria2c puts a file together: the first piece from one answer, the others by ranges."""
+    shown = len(await mislead(world))
+    span = {"Range": f"bytes={shown}-{shown + 99}", "User-Agent": "aria2/1.36.0"}
+    reply = await world.ask(world.url(), headers=span)
+    assert reply.status == 409
+    assert b"in one piece" in reply.body
+    first = await world.ask(world.url(), headers={**span, "Range": "bytes=0-99"})
+    assert (first.status, first.body) == (206, WHOLE[:100])
+
+
 async def test_others_who_name_the_last_byte_may_be_resuming(world: World) -> None:
     shown = len(await mislead(world))
     span = {"Range": f"bytes={shown}-{MODEL.size - 1}", "User-Agent": "downloader/1"}
