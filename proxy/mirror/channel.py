@@ -96,13 +96,16 @@ def load_entry(raw: object) -> Entry:
 
 
 def dump_error(error: MirrorError) -> Json:
-    """An error with its facts, as far as JSON can carry them."""
+    """An error with its facts, as far as JSON can carry them; as the nearest kind in errors.py,
+    if it is one of another module's own."""
+    kinds = (kind.__name__ for kind in type(error).__mro__)
+    kind = next(name for name in kinds if hasattr(errors, name))
     facts = {
         key: value
         for key, value in vars(error).items()
         if isinstance(value, str | int | float | None)
     }
-    return {"kind": type(error).__name__, "text": str(error), "facts": facts}
+    return {"kind": kind, "text": str(error), "facts": facts}
 
 
 def load_error(raw: object) -> MirrorError:
