@@ -10,7 +10,7 @@ Where the docstring is the fault, it need not be written twice: `row("U08", beha
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -74,7 +74,10 @@ def row_of(item: pytest.Item) -> Row | None:
     marker = item.get_closest_marker("row")
     if marker is None:
         return None
-    given = dict(zip(("id", "fault", "behaviour"), marker.args, strict=False)) | marker.kwargs
+    given: dict[str, object] = {
+        **dict(zip(("id", "fault", "behaviour"), marker.args, strict=False)),
+        **marker.kwargs,
+    }
     function = getattr(item, "function", None)
     fault = given.get("fault") or (getattr(function, "__doc__", None) or "").partition("\n\n")[0]
     text = {"id": given.get("id", ""), "fault": fault, "behaviour": given.get("behaviour", "")}
@@ -118,7 +121,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: Sequence[pytest.
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
-) -> Iterable[pytest.TestReport]:
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     rows = item.config.stash.get(ROWS, {})
     row = rows.get(item.nodeid.partition("[")[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from tests.fakes.content import Blob, Content, Literal
@@ -28,6 +29,7 @@ FILES: dict[str, File] = {
     "README.md": regular("---\nlicense: mit\n---\n# model\n"),
 }
 ALLOW = (f"{REPO}@main", "acme/big@main")
+BIG_PATH = "/acme/big/resolve/main/big.bin"
 BIG = Content("big", 200 << 20)
 MOST_REQUESTS = 60
 HEALED_S = 40.0  # until everything is right again; what is known to be bad rests for 10 s
@@ -66,7 +68,9 @@ class Bench:
         if path not in self._downloads:
             self._downloads[path] = Download(self.url(path), content or FILES[path].content)
         verdict = self._downloads[path].attempt()
-        assert verdict in (RIGHT, CLEAN), self._downloads[path].answers[-1].head
+        got = self._downloads[path].answers[-1]
+        assert verdict in (RIGHT, CLEAN), got.head
+        assert got.status != 500, f"an upstream's fault is told as ours: {got.head}"
         return verdict
 
     def begin(self, path: str) -> Future[Verdict]:
@@ -109,7 +113,7 @@ class Bench:
         fresh = [Download(download.url, Literal(download.want)) for download in waiting.values()]
         for download in [*waiting.values(), *fresh]:
             try:
-                until("the file is right again", lambda d=download: _heals(d), HEALED_S)
+                until("the file is right again", partial(_heals, download), HEALED_S)
             except AssertionError as e:
                 e.add_note(f"{download.answers[-1].head}\n{self.mirror.log[-4000:]}")
                 raise

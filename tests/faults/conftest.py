@@ -11,8 +11,25 @@ from tests.fakes.hub_process import HubProcess
 from tests.fakes.hub_server import HubServer
 from tests.fakes.settings import Settings
 from tests.fakes.world import lfs
-from tests.faults.bench import ALLOW, BIG, FILES, REPO, Bench, small_world
+from tests.faults.bench import (
+    ALLOW,
+    BIG,
+    BIG_PATH,
+    FILE,
+    FILES,
+    REPO,
+    SMALL,
+    Bench,
+    small_world,
+)  # fmt: skip
+from tests.faults.client import ask
 from tests.faults.mirror import MirrorProcess, Nursery, Source
+from tests.faults.place import Place
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes a minute by itself goes last, when the minute is over."""
+    items.sort(key=lambda item: item.get_closest_marker("at_the_end") is not None)
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +75,21 @@ def bench(hub: HubControl, nursery: Nursery) -> Iterator[Bench]:
         yield bench
         bench.aftermath()
     finally:
+        mirror.close()
+
+
+@pytest.fixture(scope="session")
+def place(shared_hub: HubControl, lock: bytes) -> Iterator[Place]:
+    mirror = MirrorProcess([Source(shared_hub.url)], ALLOW, lock=lock).start()
+    place = Place(Bench(shared_hub, mirror))
+    try:
+        shared_hub.heal()
+        for url in (place.bench.url(FILE), place.bench.url(SMALL), mirror.url + BIG_PATH):
+            assert ask(url).status == 200
+        yield place
+    finally:
+        for client in place.slow:
+            client.close()
         mirror.close()
 
 

@@ -18,7 +18,7 @@ from tests.fakes.content import Content
 from tests.fakes.hub_server import HubServer
 from tests.fakes.settings import Settings
 from tests.fakes.world import World, regular
-from tests.faults.client import Download
+from tests.faults.client import Download, Verdict
 from tests.faults.mirror import MirrorProcess, Source
 
 HERE, THERE = "10.9.0.1", "10.9.0.2"
@@ -66,7 +66,7 @@ def main() -> None:
         try:
             mirror.start()
             download = Download(f"{mirror.url}/acme/far/resolve/main/weights.bin", CONTENT)
-            verdicts = []
+            verdicts: list[Verdict] = []
             while not download.complete and len(verdicts) < 10:
                 verdicts.append(download.attempt())
             print(verdicts[-1], f"after {len(verdicts)} answers, {link.lost} packets were lost")

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,8 +109,12 @@ class MirrorProcess:
     def close(self) -> None:
         """End it as a power cut does, and remove all that it had."""
         if self._process is not None:
+            family = self.family() if self.alive else []
             self._process.kill()
             self._process.wait()
+            for pid in family[1:]:  # they end by themselves, and we do not wait for that
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def signal(self, number: signal.Signals) -> None:
@@ -153,15 +158,22 @@ class MirrorProcess:
         lines = re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE)
         return sum(map(float, lines))
 
+    def family(self) -> list[int]:
+        """The server's pid, and those of the processes that it started."""
+        found = [self.pid]
+        for pid in found:
+            for task in Path(f"/proc/{pid}/task").glob("*/children"):
+                found += map(int, task.read_text().split())
+        return found
+
     def memory(self, field: str) -> int:
-        """Bytes: VmRSS (now) or VmHWM (at most, so far)."""
-        text = Path(f"/proc/{self.pid}/status").read_text()
-        found = re.search(rf"^{field}:\s+(\d+) kB$", text, re.MULTILINE)
-        assert found is not None
-        return int(found[1]) << 10
+        """Bytes of all its processes: VmRSS (now) or VmHWM (at most, so far)."""
+        texts = [Path(f"/proc/{pid}/status").read_text() for pid in self.family()]
+        found = [re.search(rf"^{field}:\s+(\d+) kB$", text, re.MULTILINE) for text in texts]
+        return sum(int(match[1]) << 10 for match in found if match is not None)
 
     def descriptors(self) -> int:
-        return len(os.listdir(f"/proc/{self.pid}/fd"))
+        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.family())
 
     def blobs(self) -> set[str]:
         """The sha256 of every blob that it holds."""
@@ -172,7 +184,7 @@ class Nursery:
     """Mirrors that start while another one is tested."""
 
     def __init__(self, sources: Sequence[Source], allow: Sequence[str], lock: bytes) -> None:
-        self._make = lambda: MirrorProcess(sources, allow, lock=lock)
+        self._sources, self._allow, self._lock = sources, allow, lock
         self._waiting: list[MirrorProcess] = []
 
     def take(self) -> MirrorProcess:
@@ -183,8 +195,9 @@ class Nursery:
 
     def _ahead(self, count: int) -> None:
         while len(self._waiting) < count:
-            self._waiting.append(self._make())
-            self._waiting[-1].begin()
+            mirror = MirrorProcess(self._sources, self._allow, lock=self._lock)
+            mirror.begin()
+            self._waiting.append(mirror)
 
     def close(self) -> None:
         for mirror in self._waiting:

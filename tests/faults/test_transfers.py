@@ -130,4 +130,4 @@ def test_u14_a_length_that_is_too_large_does_not_matter(bench: Bench) -> None:
     """The CDN announces more bytes than the file has, and ends where the file does."""
     bench.hub.fault("U14")
     assert bench.get() is RIGHT
-    assert bench.hub.cdn_gets() == 1
+    assert bench.ratio() <= 1.01
