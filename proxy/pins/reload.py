@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from pathlib import Path
 
 from proxy.errors import ConfigError
@@ -22,11 +23,20 @@ class Reloader:
         """Raises: ConfigError."""
         self._allowlist = allowlist
         self._lock = lock
+        self._turn = threading.Lock()  # a slow reload must not undo a later one
         self.error: ConfigError | None = None  # why the newest edit is not in force
         self.catalog = self._load()
 
     def reload(self) -> bool:
-        """Put the files in force as they are now; False if they are broken."""
+        """Put the files in force as they are now; False if they are broken.
+
+        Takes seconds for a lock of a hundred thousand files: a server calls it in a thread. Who
+        asks meanwhile is answered from the catalog before.
+        """
+        with self._turn:
+            return self._reload()
+
+    def _reload(self) -> bool:
         try:
             catalog = self._load()
         except ConfigError as e:

@@ -52,7 +52,7 @@ class AutoLock:
             self._wanted.clear()
             if any(True for _ in self._mirror.catalog.unlocked()):
                 await self._lock_due()
-                self._mirror.reloader.reload()
+                await asyncio.to_thread(self._mirror.reloader.reload)
                 self._fire()
             try:
                 async with asyncio.timeout(_RETRY_S if self._failed else None):
@@ -93,18 +93,18 @@ class AutoLock:
         try:
             async with aclosing(lock.lock(self._mirror, only=due)) as events:
                 async for event in events:
-                    self._note(event)
+                    await self._note(event)
         except MirrorError as e:
             for pair in due:
                 self._failed[pair] = (e, time.monotonic())
             log.error("cannot lock: %s", e)
 
-    def _note(self, event: lock.Event) -> None:
+    async def _note(self, event: lock.Event) -> None:
         match event:
             case lock.Locked():
                 self._failed.pop(event.pair, None)
                 log.info("locked %s at %s", event.pair, event.pin.commit)
-                self._mirror.reloader.reload()
+                await asyncio.to_thread(self._mirror.reloader.reload)
                 self._fire()
             case lock.Failed():
                 self._failed[event.pair] = (event.error, time.monotonic())

@@ -136,8 +136,9 @@ async def _follow_edits(site: Site) -> None:
 
 
 def _reload(site: Site) -> None:
-    site.mirror.reloader.reload()
-    site.autolock.wake()
+    loop = asyncio.get_running_loop()
+    done = loop.run_in_executor(None, site.mirror.reloader.reload)
+    done.add_done_callback(lambda _: site.autolock.wake())
 
 
 def _port(sock: socket.socket) -> int:
