@@ -6,7 +6,7 @@ import pytest
 
 from tests.e2e.conftest import MakeDevice, Tap
 from tests.e2e.device import Call, digests, truth
-from tests.e2e.marks import E2E, every_client, only
+from tests.e2e.marks import E2E, every_client, every_hub, only
 from tests.e2e.mirrors import MirrorProcess
 from tests.fakes.acme import ODD_NAMES
 from tests.fakes.hub_process import HubProcess
@@ -15,7 +15,7 @@ from tests.fakes.world import World
 pytestmark = E2E
 
 
-@every_client
+@every_hub
 def test_a01_a02_a_snapshot_equals_the_source(
     site: MirrorProcess, device: MakeDevice, tap: Tap, world: World
 ) -> None:
@@ -37,7 +37,7 @@ def test_a_snapshot_of_a_tag_a_branch_and_a_pull_request(
     assert digests(got.folder) == truth(world.repo("acme/tiny").at(revision))
 
 
-@every_client
+@every_hub
 def test_a08_a_snapshot_of_a_full_commit_that_was_locked_as_main(
     site: MirrorProcess, device: MakeDevice, world: World
 ) -> None:
@@ -60,7 +60,7 @@ def test_a_snapshot_of_a_dataset_a_space_and_a_bare_name(
         assert digests(outcome.folder) == truth(world.repo(name).at("main"))
 
 
-@only("hub-2.4.0", "hub-1.33.0")
+@only("hf-2.3.0", "hub-2.4.0", "hub-1.33.0")
 def test_a04_hf_download_takes_what_the_patterns_name(
     site: MirrorProcess, device: MakeDevice, world: World
 ) -> None:
@@ -75,7 +75,7 @@ def test_a04_hf_download_takes_what_the_patterns_name(
     }
 
 
-@every_client
+@every_hub
 def test_a20_a21_single_files_with_odd_names_nested_and_empty(
     site: MirrorProcess, device: MakeDevice, world: World
 ) -> None:
@@ -90,7 +90,7 @@ def test_a20_a21_single_files_with_odd_names_nested_and_empty(
         assert outcome.folder.read_bytes() == content.read(0, content.size), name
 
 
-@every_client
+@every_hub
 def test_a24_a_repository_of_2500_files_is_listed_whole(
     site: MirrorProcess, device: MakeDevice, world: World
 ) -> None:
@@ -104,7 +104,7 @@ def test_a_snapshot_of_2500_files(site: MirrorProcess, device: MakeDevice, world
     assert digests(got.folder) == truth(world.repo("acme/many").at("main"))
 
 
-@every_client
+@every_hub
 def test_a25_an_endpoint_with_a_trailing_slash(
     site: MirrorProcess, device: MakeDevice, world: World
 ) -> None:
@@ -117,7 +117,7 @@ def test_a25_an_endpoint_with_a_trailing_slash(
     assert digests(data.folder) == truth(world.repo("datasets/acme/csvdata").at("main"))
 
 
-@every_client
+@every_hub
 def test_a26_a28_paths_and_refs_are_the_locked_ones(
     site: MirrorProcess, device: MakeDevice, world: World
 ) -> None:
@@ -140,7 +140,7 @@ def test_a26_a28_paths_and_refs_are_the_locked_ones(
     assert [one["ref"] for one in pulls] == ["refs/pr/1"]
 
 
-@only("hub-2.4.0", "hub-1.33.0")
+@only("hf-2.3.0", "hub-2.4.0", "hub-1.33.0")
 def test_a34_the_client_verifies_what_it_holds_against_the_mirror(
     site: MirrorProcess, device: MakeDevice
 ) -> None:

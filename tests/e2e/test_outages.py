@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.e2e.conftest import MakeDevice, MakeMirror
 from tests.e2e.device import Call, digests, truth, until
-from tests.e2e.marks import E2E, every_client, only
+from tests.e2e.marks import E2E, every_client, every_hub, only
 from tests.e2e.mirrors import MirrorProcess
 from tests.fakes.hub_process import HubProcess
 from tests.fakes.rawclient import Answer
@@ -20,7 +20,7 @@ pytestmark = E2E
 WEIGHTS = "model.safetensors"
 
 
-@every_client
+@every_hub
 def test_a03_a_new_device_needs_no_upstream_once_the_mirror_is_warm(
     mirror: MirrorProcess, upstream: HubProcess, device: MakeDevice, world: World
 ) -> None:

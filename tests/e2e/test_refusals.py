@@ -9,7 +9,7 @@ import pytest
 from tests.e2e.clients import WARNING_HUBS
 from tests.e2e.conftest import MakeDevice
 from tests.e2e.device import Call, digests, truth
-from tests.e2e.marks import E2E, every_client, only
+from tests.e2e.marks import E2E, every_client, every_hub, only
 from tests.e2e.mirrors import CONTACT, MirrorProcess
 from tests.fakes.hub_process import HubProcess
 from tests.fakes.rawclient import Answer, exchange
@@ -28,7 +28,7 @@ def test_a05_the_command_line_shows_our_sentence(site: MirrorProcess, device: Ma
     assert CONTACT in done.stderr
 
 
-@every_client
+@every_hub
 def test_a06_a_file_of_a_repository_that_is_not_listed(
     site: MirrorProcess, honest: HubProcess, device: MakeDevice
 ) -> None:
@@ -41,7 +41,7 @@ def test_a06_a_file_of_a_repository_that_is_not_listed(
     assert honest.requests() == []
 
 
-@every_client
+@every_hub
 def test_a07_a_revision_that_is_not_listed(
     site: MirrorProcess, honest: HubProcess, device: MakeDevice
 ) -> None:
