@@ -151,6 +151,7 @@ def test_a_model_that_is_not_listed_is_refused_in_our_words(
 
 
 @only(TORCH)
+@pytest.mark.case("model", client="transformers 5.23.0")
 def test_a_model_from_the_mirror_computes_what_it_computes_from_its_package(
     minilm: MirrorProcess, device: MakeDevice, model: Path
 ) -> None:
@@ -173,6 +174,7 @@ def test_a_model_from_the_mirror_computes_what_it_computes_from_its_package(
 
 
 @only("sentence-transformers-6.2.0")
+@pytest.mark.case("model", client="sentence-transformers 6.2.0")
 def test_sentence_transformers_computes_what_it_computes_from_the_package(
     minilm: MirrorProcess, device: MakeDevice, model: Path
 ) -> None:
@@ -186,6 +188,7 @@ def test_sentence_transformers_computes_what_it_computes_from_the_package(
 
 
 @only("diffusers-0.42.1")
+@pytest.mark.case("files", client="diffusers 0.42.1")
 def test_diffusers_takes_a_pipeline_apart(library: MirrorProcess, device: MakeDevice) -> None:
     calls = [
         _call("diffusers", repo="acme/diffuser", revision=revision)
