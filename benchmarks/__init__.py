@@ -1,0 +1,1 @@
+"""Measurements of hubpin beside its peers; `python -m benchmarks` runs them."""
