@@ -260,10 +260,10 @@ class Machine(RuleBasedStateMachine):
         for _ in range(20):  # what came is shown
             await asyncio.sleep(0.001)
 
-    def _settle(self) -> None:
-        """Whoever waits gets an outcome."""
+    def _settle(self, *, wait: bool = True) -> None:
+        """Whoever waits gets an outcome; without `wait`, whoever has one already."""
         for client in list(self.clients):
-            if client.task is not None:
+            if client.task is not None and (wait or client.task.done()):
                 content = self._run(_outcome(client.task))
                 client.task = None
                 self._end(client, content=content)
@@ -319,6 +319,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def kill_and_restart(self) -> None:
         """What lies on the disk at this moment is all that is left."""
+        self._settle(wait=False)
         copy = self.folder / "copy"
         shutil.copytree(self.data, copy, ignore=shutil.ignore_patterns("index-v1"))
         for path in copy.rglob("*"):
@@ -334,6 +335,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
+        self._settle(wait=False)
         self._drop()
         self._open()
 
@@ -441,7 +443,7 @@ async def _outcome(task: asyncio.Task[bool]) -> bool:
 
 TestMachine = Machine.TestCase
 TestMachine.settings = settings(
-    max_examples=400 if LONG else 12,
+    max_examples=120 if LONG else 12,
     stateful_step_count=60 if LONG else 30,
     deadline=None,
     suppress_health_check=list(HealthCheck),
