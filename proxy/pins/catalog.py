@@ -184,7 +184,8 @@ def build(allowlist: Allowlist, lock: Lock) -> Catalog:
     by_repo: dict[RepoId, list[Allowed]] = {}
     for one in allowlist.allowed:
         by_repo.setdefault(one.repo, []).append(one)
-    repos = {repo: _build_repo(tuple(ones), lock) for repo, ones in by_repo.items()}
+    with locks.nothing_to_collect():
+        repos = {repo: _build_repo(tuple(ones), lock) for repo, ones in by_repo.items()}
     return Catalog(allowlist, lock, repos, _spellings(repos))
 
 
