@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import stat
@@ -18,6 +19,7 @@ from proxy.mirror.transfer import Tuning
 from proxy.pins.reload import Reloader
 from proxy.store.local import LocalStore
 from proxy.store.recency import Recency
+from proxy.telemetry.audit import Audit, Rules
 from proxy.upstream.base import Upstream
 from proxy.upstream.failover import Failover
 from proxy.upstream.offline import OfflineUpstream
@@ -40,7 +42,8 @@ async def open_mirror(
     Raises: ConfigError (a broken file, a data directory that is not ours), StoreError.
     """
     prepare_data(config)
-    reloader = Reloader(config.allowlist, config.lock)
+    audit = open_audit(config)
+    reloader = Reloader(config.allowlist, config.lock, audit)
     sources = () if config.offline else config.upstreams
     members = [upstreams.from_url(one, config.timeouts) for one in sources]
     authorities = tuple(
@@ -49,8 +52,22 @@ async def open_mirror(
     upstream = _one(members)
     if pace is not None:
         upstream = Paced(upstream, pace)
-    async with _cache(config, upstream, tuning) as (cache, store, recency):
-        yield Mirror(config, reloader, cache, store, recency, upstream, authorities)
+    try:
+        async with _cache(config, upstream, tuning, audit) as (cache, store, recency):
+            yield Mirror(config, reloader, cache, store, recency, upstream, authorities, audit)
+    finally:
+        await asyncio.to_thread(audit.close)
+
+
+def open_audit(config: Config) -> Audit:
+    """The audit log of the data directory, if one is kept."""
+    rules = Rules(
+        size=config.audit_size,
+        keep=config.audit_keep,
+        sync=config.audit_sync,
+        pseudonyms=config.audit_addresses == "pseudonym",
+    )
+    return Audit(config.data if config.audit else None, rules)
 
 
 @asynccontextmanager
@@ -58,7 +75,8 @@ async def open_cache(config: Config) -> AsyncIterator[BlobCache]:
     """Only what downloads: store and upstreams, without allowlist and lock. Raises: ConfigError."""
     prepare_data(config)
     members = [upstreams.from_url(one, config.timeouts) for one in config.upstreams]
-    async with _cache(config, _one(members), None) as (cache, _, _):
+    # The server writes down what is fetched: it knows how it ended.
+    async with _cache(config, _one(members), None, Audit(None)) as (cache, _, _):
         yield cache
 
 
@@ -70,7 +88,7 @@ def _one(members: list[Upstream]) -> Upstream:
 
 @asynccontextmanager
 async def _cache(
-    config: Config, upstream: Upstream, tuning: Tuning | None
+    config: Config, upstream: Upstream, tuning: Tuning | None, audit: Audit
 ) -> AsyncIterator[tuple[BlobCache, LocalStore, Recency]]:
     store = LocalStore(config.data)
     recency = Recency(config.data / "index-v1")
@@ -80,6 +98,7 @@ async def _cache(
         data=config.data,
         recency=recency,
         tuning=tuning or Tuning(keep_free=config.keep_free),
+        audit=audit,
     )
     try:
         yield cache, store, recency

@@ -114,6 +114,12 @@ class Config:
     max_connections: int = 4096  # from clients, in all
     max_connections_per_address: int = 1024  # raise it behind a reverse proxy
     cors: bool = False  # web pages of any origin may read what is served here
+    drift_check: float = 86400.0  # how often a server asks what moved upstream; 0: never
+    audit: bool = True  # write down who took what, in <data>/audit.jsonl
+    audit_size: int = 64 << 20  # bytes of that file, then another one is begun
+    audit_keep: int = 100  # full files of it that are kept; 0: all
+    audit_sync: bool = True  # fsync it after each batch
+    audit_addresses: str = "plain"  # or "pseudonym": a keyed hash instead of the address
 
     @property
     def lock(self) -> Path:
@@ -181,6 +187,14 @@ def _config(root: Node, file: Path | None) -> Config:
             "max_connections_per_address", default.max_connections_per_address, least=1
         ),
         cors=fields.flag("cors", default=default.cors),
+        drift_check=fields.duration("drift_check", default.drift_check),
+        audit=fields.flag("audit", default=default.audit),
+        audit_size=fields.size("audit_size", default.audit_size),
+        audit_keep=fields.number("audit_keep", default.audit_keep),
+        audit_sync=fields.flag("audit_sync", default=default.audit_sync),
+        audit_addresses=fields.choice(
+            "audit_addresses", default.audit_addresses, ("plain", "pseudonym")
+        ),
     )
     fields.done()
     if config.lock == config.allowlist:

@@ -12,6 +12,7 @@ import typer
 
 from proxy.cli import (
     add,
+    audit,
     demo,
     diff,
     env,
@@ -43,6 +44,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "status": status.command,
     "verify": verify.command,
     "gc": gc.command,
+    "audit": audit.command,
     "export": export.command,
     "import": import_.command,
     "env": env.command,

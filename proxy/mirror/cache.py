@@ -25,6 +25,7 @@ from proxy.pins.lock import Entry
 from proxy.store.base import BlobStore
 from proxy.store.recency import Recency
 from proxy.telemetry import metrics
+from proxy.telemetry.audit import Audit, Fetched, Wrong
 from proxy.upstream.base import Upstream
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class Held:
 class BlobCache:
     """Follows what runs, serves what is held, starts what is neither."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what a process has one of
         self,
         store: BlobStore,
         upstream: Upstream,
@@ -63,8 +64,10 @@ class BlobCache:
         data: Path,
         recency: Recency,
         tuning: Tuning | None = None,
+        audit: Audit | None = None,
     ) -> None:
         tuning = tuning or Tuning()
+        self._audit = audit or Audit(None)
         self.misled = Misled(data / "misled")
         self.spool = data / "spool"
         self._store = store
@@ -223,6 +226,7 @@ class BlobCache:
             return True
         log.error("%s went bad on disk; it is in quarantine/", digest)
         metrics.INTEGRITY_FAILURES.labels("disk").inc()
+        self._audit.note(Wrong("disk", "", digest, "", times=1, healed=False))
         await self._store.quarantine(digest)
         return False
 
@@ -266,8 +270,21 @@ class BlobCache:
             metrics.FILLED_BYTES.inc(entry.size)
             what = f"{entry.repo}/{entry.path}"
             log.info("fetched %s, %d bytes in %.1f s", what, entry.size, seconds)
+            self._audit.note(
+                Fetched(
+                    entry.repo, entry.commit, entry.path, entry.digest, entry.size,
+                    source=fill.source, seconds=round(seconds, 3),
+                )
+            )  # fmt: skip
         else:
             log.warning("could not fetch %s/%s: %s", entry.repo, entry.path, error)
+        if fill.wrong:
+            name = f"{entry.repo}/{entry.path}"
+            self._audit.note(
+                Wrong(
+                    "upstream", fill.source, entry.digest, name,
+                    times=fill.wrong, healed=error is None,
+                )
+            )  # fmt: skip
         if isinstance(error, IntegrityError):
-            metrics.INTEGRITY_FAILURES.labels("upstream").inc()
             self._bad[entry.digest] = (error, time.monotonic() + _REST_AFTER_BAD_S)

@@ -2,9 +2,10 @@
 
 server → fetcher    {"do": "fetch", "id": n, "entry": {…}}
                     {"do": "expose", "id": n, "limit": bytes}
-fetcher → server    {"id": n, "front": …, "attempt": …, "inode": …}
+fetcher → server    {"id": n, "front": …, "attempt": …, "inode": …, "wrong": attempts}
                     {"id": n, "exposed": bytes}
-                    {"id": n, "held": true} or {"id": n, "error": {…}}
+                    {"id": n, "wrong": …, "source": …, "held": true} or "error": {…} instead
+                    {"limited": n}    so many more answers 429 of upstreams
 """
 
 from __future__ import annotations

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from proxy.hub.wire import Json
 from proxy.mirror import channel
 from proxy.mirror.cache import BlobCache
 from proxy.mirror.channel import Channel
 from proxy.mirror.follower import Source
+from proxy.telemetry import metrics
+
+_COUNT_S = 5.0
 
 
-async def serve_channel(line: Channel, cache: BlobCache) -> None:
+async def serve_channel(
+    line: Channel,
+    cache: BlobCache,
+    *,
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
     """Fetch what comes over the line, until the other end is gone."""
     running: dict[int, Source] = {}
-    tasks: set[asyncio.Task[None]] = set()
+    tasks = {asyncio.create_task(_count(line, pause), name="count")}
     try:
         async for message in line.messages():
             number = message["id"]
@@ -48,9 +57,10 @@ async def _fetch(
             await line.drain()
             await changed.wait()
         if fill.error is not None:
-            line.send({"id": number, "error": channel.dump_error(fill.error)})
+            end: Json = {"error": channel.dump_error(fill.error)}
         else:
-            line.send({"id": number, "held": True})
+            end = {"held": True}
+        line.send({"id": number, "wrong": fill.wrong, "source": fill.source, **end})
     finally:
         del running[number]
 
@@ -62,4 +72,21 @@ async def _expose(line: Channel, number: int, fill: Source) -> None:
 
 
 def _state(number: int, fill: Source) -> Json:
-    return {"id": number, "front": fill.front, "attempt": fill.attempt, "inode": fill.inode}
+    return {
+        "id": number,
+        "front": fill.front,
+        "attempt": fill.attempt,
+        "inode": fill.inode,
+        "wrong": fill.wrong,
+    }
+
+
+async def _count(line: Channel, pause: Callable[[float], Awaitable[None]]) -> None:
+    """Tell how often upstreams said 429: the metrics that anybody reads are the server's."""
+    told = 0.0
+    while True:
+        limited = metrics.REGISTRY.get_sample_value("hubpin_upstream_limited_total") or 0.0
+        if limited > told:
+            line.send({"limited": int(limited - told)})
+            told = limited
+        await pause(_COUNT_S)

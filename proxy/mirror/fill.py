@@ -21,6 +21,7 @@ from proxy.mirror.part import UNKNOWN, Part, Room
 from proxy.mirror.transfer import Extra, Transfer, Tuning
 from proxy.pins.lock import Entry
 from proxy.store.base import BlobStore
+from proxy.telemetry import metrics
 from proxy.upstream.base import Upstream
 
 log = logging.getLogger(__name__)
@@ -83,10 +84,15 @@ class Fill:
         self.error: MirrorError | None = None
         self.held = False  # verified, adopted, durable
         self.attempt = 0
+        self.source = ""
         self.exposed = 0  # how far readers were shown bytes before they were verified
         self._shop = workshop
         self._part: Part | None = None
         self.changed = asyncio.Event()  # replaced by the next one whenever it is set
+
+    @property
+    def wrong(self) -> int:
+        return self.attempt  # each attempt but the last one ended with wrong bytes
 
     @property
     def inode(self) -> int:
@@ -137,9 +143,11 @@ class Fill:
             if part is None:
                 return  # another process brought it
             digest = await self._download(part)
+            self.source = self._shop.upstream.source(self.entry)
             if digest == self.entry.digest:
                 await self._adopt(part)
                 return
+            metrics.INTEGRITY_FAILURES.labels("upstream").inc()
             self._shop.upstream.blame(self.entry)
             if self.exposed:
                 self._shop.misled.add(self.entry.digest, self.exposed)

@@ -50,6 +50,16 @@ class Source(Protocol):
         ...
 
     @property
+    def wrong(self) -> int:
+        """How often all bytes had come and were not the right ones."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """The upstream that delivered last; "" until it is known."""
+        ...
+
+    @property
     def front(self) -> int:
         """Bytes from offset 0 on that are there without a gap."""
         ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from proxy.config import Config
@@ -15,6 +15,7 @@ from proxy.pins.catalog import Catalog
 from proxy.pins.reload import Reloader
 from proxy.store.base import BlobStore
 from proxy.store.recency import Recency
+from proxy.telemetry.audit import Audit
 from proxy.upstream.base import Upstream
 
 
@@ -29,6 +30,7 @@ class Mirror:
     recency: Recency
     upstream: Upstream  # for bytes: all that are configured, as one
     authorities: tuple[Upstream, ...]  # those with a say in what a revision means, in order
+    audit: Audit = field(default_factory=lambda: Audit(None))
 
     @property
     def catalog(self) -> Catalog:

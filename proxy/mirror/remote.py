@@ -25,6 +25,7 @@ from proxy.mirror import channel
 from proxy.mirror.channel import Channel
 from proxy.pins.lock import Entry
 from proxy.store.base import BlobStore
+from proxy.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +44,15 @@ class RemoteFill:
         self.error: MirrorError | None = None
         self.held = False
         self.attempt = 0
+        self.wrong = 0
+        self.source = ""
         self.front = 0
         self.changed = asyncio.Event()
         self._fetcher = fetcher
         self._number = number
         self.inode = 0
         self._base = 0  # attempts that earlier fetchers made
+        self._wrong = 0  # of them, as this fetcher said last
         self._ended = asyncio.Event()
         self._exposed = asyncio.Event()  # this attempt; the fetcher has written it down
 
@@ -96,6 +100,8 @@ class RemoteFill:
     # --- what the fetcher says --------------------------------------------------------------------
 
     def hear(self, message: Json) -> None:
+        self._hear_wrong(_int(message, "wrong"))
+        self.source = str(message.get("source", self.source))
         if message.get("held"):
             self.held = True
             self.front = self.entry.size
@@ -117,6 +123,7 @@ class RemoteFill:
     def lost(self) -> None:
         """The fetcher died: what was not synced may come otherwise the next time."""
         self._base = self.attempt + 1
+        self._wrong = 0
         self._begin(self._base)
         self._fire()
 
@@ -124,6 +131,12 @@ class RemoteFill:
         self.error = error
         self._ended.set()
         self._fire()
+
+    def _hear_wrong(self, wrong: int) -> None:
+        if wrong > self._wrong:
+            metrics.INTEGRITY_FAILURES.labels("upstream").inc(wrong - self._wrong)
+            self.wrong += wrong - self._wrong
+            self._wrong = wrong
 
     def _begin(self, attempt: int) -> None:
         self.attempt = attempt
@@ -205,6 +218,8 @@ class Fetcher:
         self.send({"do": "fetch", "id": number, "entry": channel.dump_entry(fill.entry)})
 
     def _hear(self, message: Json) -> None:
+        if "limited" in message:
+            metrics.UPSTREAM_LIMITED.inc(_int(message, "limited"))
         fill = self._fills.get(_int(message, "id"))
         if fill is not None:
             fill.hear(message)

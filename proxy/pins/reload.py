@@ -12,6 +12,7 @@ from proxy.pins import catalog as catalogs
 from proxy.pins import lock as locks
 from proxy.pins.catalog import Catalog
 from proxy.telemetry import metrics
+from proxy.telemetry.audit import Audit, Pinned, Reloaded
 
 log = logging.getLogger(__name__)
 
@@ -19,8 +20,9 @@ log = logging.getLogger(__name__)
 class Reloader:
     """Holds the catalog in force."""
 
-    def __init__(self, allowlist: Path, lock: Path) -> None:
+    def __init__(self, allowlist: Path, lock: Path, audit: Audit | None = None) -> None:
         """Raises: ConfigError."""
+        self._audit = audit or Audit(None)
         self._allowlist = allowlist
         self._lock = lock
         self._turn = threading.Lock()  # a slow reload must not undo a later one
@@ -43,8 +45,14 @@ class Reloader:
             self.error = e
             metrics.CATALOG_STALE.set(1)
             log.error("keeping the previous catalog: %s", e)
+            self._audit.note(Reloaded(0, str(e)))
             return False
         changes = _changes(self.catalog, catalog)
+        pinned = _pinned(self.catalog, catalog)
+        if changes or self.error is not None:
+            self._audit.note(Reloaded(len(pinned), ""))
+        for event in pinned:
+            self._audit.note(event)
         self.catalog = catalog
         self.error = None
         metrics.CATALOG_STALE.set(0)
@@ -52,10 +60,28 @@ class Reloader:
             log.info("catalog: %s", change)
         return True
 
+    def announce(self) -> None:
+        """Have the audit log say what is in force, for a server that starts."""
+        for event in _pinned(Catalog(), self.catalog):
+            self._audit.note(event)
+
     def _load(self) -> Catalog:
         catalog = catalogs.build(allowlists.load(self._allowlist), locks.load(self._lock))
         metrics.PAIRS_UNLOCKED.set(sum(1 for _ in catalog.unlocked()))
         return catalog
+
+
+def _pinned(old: Catalog, new: Catalog) -> list[Pinned]:
+    """What is different, for the audit log."""
+    before = {snapshot.pair: snapshot for snapshot in old.snapshots()}
+    after = {snapshot.pair: snapshot for snapshot in new.snapshots()}
+    gone = [Pinned(pair, "", "", before[pair].commit) for pair in sorted(before.keys() - after)]
+    events = []
+    for pair, now in sorted(after.items()):
+        was = before.get(pair)
+        if was is None or was.fingerprint != now.fingerprint or was.commit != now.commit:
+            events.append(Pinned(pair, now.commit, now.fingerprint, was.commit if was else ""))
+    return gone + events
 
 
 def _changes(old: Catalog, new: Catalog) -> list[str]:

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from aiohttp import web
 
-from proxy.errors import InvalidName, MirrorError, ReadOnly, Refused
+from proxy.errors import EntryNotFound, InvalidName, MirrorError, ReadOnly, Refused
 from proxy.hub import urls
 from proxy.hub.urls import (
     Address,
@@ -32,6 +32,8 @@ from proxy.telemetry import metrics
 log = logging.getLogger(__name__)
 
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+# Clients probe for files that need not be there, and scanners for anything.
+_HARMLESS = (EntryNotFound, InvalidName)
 # RFC 9112 §3.2: exactly one host, with a port perhaps. No userinfo, no path, no list.
 _HOST = re.compile(r"(?:[A-Za-z0-9._~\-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _WELCOME = """hubpin: a mirror of the Hugging Face Hub that serves locked versions only.
@@ -56,6 +58,8 @@ class Front:
         except MirrorError as e:
             response = call.retell(errors.answer(e, request, self._site.mirror.config.contact))
             self._log(call, response.status, e)
+            if isinstance(e, Refused) and not isinstance(e, _HARMLESS):
+                call.refused(e, response.status)
         except web.HTTPException as e:  # aiohttp's own: a body that is too large
             response = errors.plain(e.status, "BadRequest", e.reason)
         metrics.count_request(response.status)
@@ -119,7 +123,7 @@ class Front:
             case "/":
                 return web.Response(text=_WELCOME.format(host=call.request.headers.get("Host", "")))
             case "/metrics":
-                return health.prometheus()
+                return health.prometheus(self._site)
             case "/-/healthy":
                 return health.healthy()
             case "/-/ready":

@@ -52,3 +52,4 @@ async def blob(call: Call, name: str) -> web.StreamResponse:
     if entry is None:
         raise EntryNotFound("this mirror", "0" * 40, digest)
     return await resolve.answer(call, entry, resolve.entry_headers(entry))
+    call.by_digest = True

@@ -214,6 +214,9 @@ async def _send_pack(call: Call, commits: Sequence[GitCommit], before: bytes) ->
             await response.write(framed)
             metrics.SENT_BYTES.inc(len(framed))
         await response.write(FLUSH)
+        for commit in commits:  # files that are LFS come by another request
+            for entry in commit.files.values():
+                call.served(entry, (0, entry.size), entry.size)
         return response
     finally:
         pack.close()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from contextlib import suppress
 from importlib.metadata import version
 
 from aiohttp import web
 
+from proxy.config import Config
 from proxy.errors import StoreError
 from proxy.hub.names import Digest
 from proxy.hub.wire import Json
@@ -33,7 +35,10 @@ def ready(site: Site) -> web.Response:
     return web.Response(text="ready\n")
 
 
-def prometheus() -> web.Response:
+def prometheus(site: Site) -> web.Response:
+    metrics.PAIRS_DRIFTED.set(len(site.drift.drifted))
+    with suppress(OSError):
+        metrics.DISK_FREE.set(_free(site.mirror.config))
     return web.Response(
         body=metrics.render(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
     )
@@ -48,8 +53,7 @@ async def status_json(site: Site) -> Json:
     mirror = site.mirror
     catalog = mirror.catalog
     held: dict[Digest, bool] = {}
-    disk = os.statvfs(mirror.config.data)
-    free = disk.f_bavail * disk.f_frsize
+    free = _free(mirror.config)
     error = mirror.reloader.error
     return {
         "version": VERSION,
@@ -73,6 +77,7 @@ async def status_json(site: Site) -> Json:
             }
             for fill in mirror.cache.fills
         ],
+        "drift": _drift(site),
         "warming": site.upkeep.warming,
         "scrub": _scrub(site),
         "disk": {
@@ -81,6 +86,11 @@ async def status_json(site: Site) -> Json:
             "room": free > mirror.config.keep_free,
         },
     }
+
+
+def _free(config: Config) -> int:
+    disk = os.statvfs(config.data)
+    return disk.f_bavail * disk.f_frsize
 
 
 async def _pair(site: Site, snapshot: Snapshot, held: dict[Digest, bool]) -> Json:
@@ -107,6 +117,24 @@ async def _pair(site: Site, snapshot: Snapshot, held: dict[Digest, bool]) -> Jso
         "bytes": snapshot.size,
         "held_files": files,
         "held_bytes": bytes_,
+    }
+
+
+def _drift(site: Site) -> Json:
+    watch = site.drift
+    return {
+        "every_s": 0 if site.mirror.config.offline else site.mirror.config.drift_check,
+        "checked": int(watch.checked) if watch.checked is not None else None,
+        "pairs": [
+            {
+                "pair": one.pair,
+                "locked": one.locked,
+                "upstream_commit": one.upstream_commit,
+                "upstream": one.upstream,
+            }
+            for one in watch.drifted
+        ],
+        "unknown": [{"pair": one.pair, "error": str(one.error)} for one in watch.unknown],
     }
 
 

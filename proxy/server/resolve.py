@@ -66,6 +66,7 @@ async def answer(call: Call, entry: Entry, headers: dict[str, str]) -> web.Strea
     if entry.size == 0:
         if "Range" in request.headers:
             headers["Content-Range"] = "bytes */0"
+        call.served(entry, (0, 0), 0)
         return web.Response(headers=headers, body=b"")
 
     def plan() -> send.Plan:

@@ -56,6 +56,7 @@ async def running(config: Config) -> AsyncIterator[tuple[Site, Listen]]:
         mirror = await stack.enter_async_context(open_mirror(config))
         stack.enter_context(mirror.serving())
         mirror.cache.recover()
+        mirror.reloader.announce()
         if config.fetcher and not config.offline:
             fetcher = Fetcher(lambda: launch(config), store=mirror.store, spool=mirror.cache.spool)
             mirror.cache.make_fill = fetcher.fill
@@ -72,6 +73,7 @@ async def running(config: Config) -> AsyncIterator[tuple[Site, Listen]]:
             upkeep.keep_sound(),
             upkeep.keep_small(),
             upkeep.keep_warm(),
+            site.drift.run(),
             _follow_edits(site),
         ):
             await stack.enter_async_context(_background(work))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from proxy.errors import Busy, MirrorError, StoreError
+from proxy.mirror.cache import Held
 from proxy.mirror.follower import Reader
 from proxy.pins.lock import Entry
 from proxy.server.site import Call
@@ -35,6 +36,16 @@ class Plan:
     span: tuple[int, int]
     status: int
     headers: dict[str, str]
+
+
+@dataclass(slots=True)
+class _Way:
+    """How far an answer has come."""
+
+    at: int
+
+    def reach(self, at: int) -> None:
+        self.at = at
 
 
 async def send(call: Call, entry: Entry, plan: Callable[[], Plan]) -> web.StreamResponse:
@@ -61,12 +72,14 @@ async def send(call: Call, entry: Entry, plan: Callable[[], Plan]) -> web.Stream
                 call.site.mirror.cache.distrust(entry.digest)
                 raise StoreError(f"cannot read {entry.digest}: {e}") from e
             metrics.SENT_BYTES.inc(len(body))
+            call.served(entry, span, stop)
             return web.Response(status=status, headers=headers, body=body)
         response = web.StreamResponse(status=status, headers={**headers, **call.headers})
         response.content_length = stop - start
+        way = _Way(start)
         try:
             await response.prepare(call.request)
-            await _stream(call, reader, span, ready)
+            await _stream(call, reader, (way, stop), ready)
         except StoreError as e:
             _cut(call, response, e)
             call.site.mirror.cache.distrust(entry.digest)
@@ -75,6 +88,8 @@ async def send(call: Call, entry: Entry, plan: Callable[[], Plan]) -> web.Stream
         except ConnectionError:
             log.debug("%s the client left", call.id)
             _close(call, response)  # nothing may follow a body that is not whole
+        finally:
+            call.served(entry, span, way.at)
         return response
     finally:
         reader.close()
@@ -82,6 +97,8 @@ async def send(call: Call, entry: Entry, plan: Callable[[], Plan]) -> web.Stream
 
 async def _first_ready(reader: Reader, start: int, patience_s: float) -> int:
     """How far may be read from `start`. Raises: Busy, if that takes too long; MirrorError."""
+    if isinstance(reader, Held):  # at once; a timer costs more than the answer
+        return await reader.ready(start)
     try:
         async with asyncio.timeout(patience_s):
             return await reader.ready(start)
@@ -97,14 +114,15 @@ def _read(reader: Reader, span: tuple[int, int]) -> bytes:
     return body
 
 
-async def _stream(call: Call, reader: Reader, span: tuple[int, int], ready: int) -> None:
+async def _stream(call: Call, reader: Reader, span: tuple[_Way, int], ready: int) -> None:
     """Raises: ConnectionError (the client left), StoreError (the disk failed), MirrorError."""
-    at, stop = span
+    way, stop = span
     while True:
+        at = way.at
         ready = min(ready, stop)
         socket = await _quiet_socket(call.request)
         try:
-            sent = await call.site.sender.send(socket, reader.file.fileno(), at, ready)
+            sent = await call.site.sender.send(socket, reader.file.fileno(), at, ready, way.reach)
         except ConnectionError:
             raise
         except OSError as e:
@@ -112,7 +130,7 @@ async def _stream(call: Call, reader: Reader, span: tuple[int, int], ready: int)
                 raise ConnectionResetError(f"the client vanished: {e}") from e
             raise StoreError(f"cannot read: {e}") from e
         metrics.SENT_BYTES.inc(sent)
-        at += sent
+        at = way.at
         if at < ready:
             raise StoreError("a blob is shorter than it was when it was opened")
         if at >= stop:

@@ -15,6 +15,7 @@ import os
 import select
 import threading
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -54,10 +55,19 @@ class Sender:
         self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
         self._thread.start()
 
-    async def send(self, socket_fd: int, file_fd: int, start: int, stop: int) -> int:
+    async def send(
+        self,
+        socket_fd: int,
+        file_fd: int,
+        start: int,
+        stop: int,
+        reached: Callable[[int], None] = lambda at: None,
+    ) -> int:
         """How many bytes of [start, stop) were sent: fewer only if the file ended early.
 
-        Nothing else may write to the socket meanwhile. If the caller is cancelled, sending ends.
+        `reached` is told how far it came, however it ends. Nothing else may write to the socket
+        meanwhile. If the caller is cancelled, sending ends.
+
         Raises: OSError; ConnectionError when it is the client's fault.
         """
         loop = asyncio.get_running_loop()
@@ -76,6 +86,8 @@ class Sender:
             self._drops.append(job)
             self._ring()
             raise
+        finally:
+            reached(job.at)
 
     def close(self) -> None:
         """End the thread; jobs under way are dropped."""

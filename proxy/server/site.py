@@ -8,21 +8,26 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from proxy.errors import RevisionNotPinned
+from proxy.errors import Refused, RevisionNotPinned
 from proxy.hub.names import Pair, RepoId, Revision
 from proxy.mirror.mirror import Mirror
 from proxy.mirror.packs import GitPacks
 from proxy.pins.catalog import Snapshot
 from proxy.pins.gitrepo import GitCommits
+from proxy.pins.lock import Entry
 from proxy.server import cors
 from proxy.server.autolock import AutoLock
 from proxy.server.bodies import Bodies
+from proxy.server.drift import DriftWatch
 from proxy.server.sender import Sender
 from proxy.server.upkeep import Upkeep
+from proxy.telemetry import audit
+from proxy.telemetry.audit import Served
 
 # The Hub's client gives up on a request without a byte for ten seconds (huggingface_hub,
 # constants.py, HF_HUB_DOWNLOAD_TIMEOUT); before that we ask it to come again.
 FIRST_BYTE_S = 8.0
+_AGENT = 200  # characters of a User-Agent that are written down
 
 
 @dataclass(slots=True)
@@ -38,9 +43,11 @@ class Site:
     stopping: bool = False
     commits: GitCommits = field(default_factory=GitCommits)
     packs: GitPacks = field(init=False)
+    drift: DriftWatch = field(init=False)
 
     def __post_init__(self) -> None:
         mirror = self.mirror
+        self.drift = DriftWatch(mirror)
         folder = mirror.config.data / "git-v1"
         self.packs = GitPacks(folder, mirror.cache, mirror.store, mirror.config.keep_free)
 
@@ -67,6 +74,7 @@ class Call:
     # Turns an error into the form that this client shows; JSON, if nothing is said.
     retell: Callable[[web.Response], web.Response] = lambda response: response
     patience_s: float = FIRST_BYTE_S  # until the first byte of a file has to be there
+    by_digest: bool = False  # asked for bytes, and not for a file of some commit
 
     @property
     def headers(self) -> dict[str, str]:
@@ -77,6 +85,46 @@ class Call:
             "Server": "hubpin",
             **(cors.HEADERS if self.site.mirror.config.cors else {}),
         }
+
+    @property
+    def device(self) -> str:
+        """The address that asks; IPv4 as such, also if it came over an IPv6 socket."""
+        return (self.request.remote or "").removeprefix("::ffff:")
+
+    def served(self, entry: Entry, span: tuple[int, int], reached: int) -> None:
+        """Note in the audit log how much of a span of a file went out."""
+        named = not self.by_digest
+        self.site.mirror.audit.note(
+            Served(
+                device=self.device,
+                request=self.id,
+                agent=self.request.headers.get("User-Agent", "")[:_AGENT],
+                repo=entry.repo if named else "",
+                commit=entry.commit if named else "",
+                path=entry.path if named else "",
+                digest=entry.digest,
+                size=entry.size,
+                start=span[0],
+                stop=span[1],
+                sent=reached - span[0],
+                complete=reached >= span[1],
+            )
+        )
+
+    def refused(self, error: Refused, status: int) -> None:
+        """Note it in the audit log."""
+        self.site.mirror.audit.note(
+            audit.Refused(
+                device=self.device,
+                request=self.id,
+                agent=self.request.headers.get("User-Agent", "")[:_AGENT],
+                method=self.request.method,
+                target=self.request.raw_path[:500],
+                status=status,
+                error=type(error).__name__,
+                message=str(error)[:500],
+            )
+        )
 
     def flag(self, name: str) -> bool:
         """Booleans arrive as `true`, `True` and `1`."""

@@ -29,6 +29,19 @@ CATALOG_STALE = Gauge(
 PAIRS_UNLOCKED = Gauge(
     "hubpin_pairs_unlocked", "Pairs that are allowed and not locked.", registry=REGISTRY
 )
+PAIRS_DRIFTED = Gauge(
+    "hubpin_pairs_drifted", "Pairs that mean another commit upstream.", registry=REGISTRY
+)
+AUDIT_FAILING = Gauge(
+    "hubpin_audit_failing", "1 while the audit log cannot be written.", registry=REGISTRY
+)
+UPSTREAM_LIMITED = Counter(
+    "hubpin_upstream_limited_total", "Answers 429 of upstreams: too many requests.",
+    registry=REGISTRY,
+)  # fmt: skip
+DISK_FREE = Gauge(
+    "hubpin_disk_free_bytes", "Free disk where the data directory lies.", registry=REGISTRY
+)
 
 
 @lru_cache(maxsize=128)

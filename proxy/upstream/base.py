@@ -58,6 +58,10 @@ class Upstream(Protocol):
         """
         ...
 
+    def source(self, file: Located) -> str:
+        """The name of who delivered this file last, as far as it is known; for the audit log."""
+        ...
+
     def blame(self, file: Located) -> None:
         """The bytes that were last fetched for this file were wrong: prefer another source."""
         ...

@@ -88,6 +88,9 @@ class CacheDirUpstream:
         except OSError as e:
             raise UpstreamUnavailable(self.name, f"cannot read {file.path!a}: {e}") from e
 
+    def source(self, file: Located) -> str:
+        return self.name
+
     def blame(self, file: Located) -> None:
         """A directory has nobody else to prefer."""
 

@@ -27,6 +27,7 @@ from proxy.errors import (
     UpstreamUnavailable,
 )
 from proxy.hub.names import RepoId
+from proxy.telemetry import metrics
 from proxy.upstream.manners import Manners, asked_wait
 from proxy.upstream.redirects import GuardedResolver, RedirectPolicy
 
@@ -260,6 +261,8 @@ class Exchange:
         return self._client
 
     def _note(self, origin: str, asked: float, response: aiohttp.ClientResponse) -> None:
+        if response.status == 429:
+            metrics.UPSTREAM_LIMITED.inc()
         if response.status in _BUSY:
             wait_s = asked_wait(response.headers)
             if wait_s is not None:

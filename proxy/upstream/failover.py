@@ -108,6 +108,10 @@ class Failover:
             problems.append(early)
         raise _combined(problems)
 
+    def source(self, file: Located) -> str:
+        index = self._delivered.get(_key(file))
+        return self.name if index is None else self._members[index].source(file)
+
     def blame(self, file: Located) -> None:
         key = _key(file)
         index = self._delivered.get(key)

@@ -67,6 +67,9 @@ class HubUpstream:
                     if left <= 0:
                         return  # the caller says how long it is, not the upstream
 
+    def source(self, file: Located) -> str:
+        return self.name
+
     def blame(self, file: Located) -> None:
         """A single hub has nobody else to prefer."""
 

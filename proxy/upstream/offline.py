@@ -27,6 +27,9 @@ class OfflineUpstream:
         raise UpstreamOffline
         yield  # makes this a generator
 
+    def source(self, file: Located) -> str:
+        return self.name
+
     def blame(self, file: Located) -> None:
         pass
 

@@ -115,6 +115,9 @@ class Paced:
                 else:
                     return
 
+    def source(self, file: Located) -> str:
+        return self._upstream.source(file)
+
     def blame(self, file: Located) -> None:
         self._upstream.blame(file)
 

@@ -116,6 +116,9 @@ class FakeHub:
         finally:
             self.active -= 1
 
+    def source(self, file: Located) -> str:
+        return self.name
+
     def blame(self, file: Located) -> None:
         self.blamed.append(file.path)
 

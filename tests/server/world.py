@@ -12,6 +12,7 @@ from pathlib import Path
 from aiohttp import web
 from multidict import CIMultiDict
 
+from proxy.assemble import open_audit
 from proxy.config import Config
 from proxy.mirror.cache import BlobCache
 from proxy.mirror.mirror import Mirror
@@ -249,9 +250,10 @@ async def serving(
     config.allowlist.write_text(allowlist)
     store = LocalStore(config.data)
     recency = Recency(config.data / "index-v1")
-    cache = BlobCache(store, hub, data=config.data, recency=recency, tuning=tuning)
-    reloader = Reloader(config.allowlist, config.lock)
-    mirror = Mirror(config, reloader, cache, store, recency, hub, (hub,))
+    audit = open_audit(config)
+    cache = BlobCache(store, hub, data=config.data, recency=recency, tuning=tuning, audit=audit)
+    reloader = Reloader(config.allowlist, config.lock, audit)
+    mirror = Mirror(config, reloader, cache, store, recency, hub, (hub,), audit)
     cache.recover()
     sender = Sender()
     site = Site(mirror, AutoLock(mirror), Upkeep(mirror), sender)
@@ -277,3 +279,4 @@ async def serving(
         await site.packs.close()
         await cache.close()
         recency.close()
+        audit.close()
