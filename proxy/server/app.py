@@ -104,7 +104,8 @@ class Front:
         """The same, with the name under which the repository is on the list."""
         if isinstance(address, ListAddress | OtherAddress):
             return address
-        return replace(address, repo=self._site.mirror.catalog.listed(address.repo))
+        listed = self._site.mirror.catalog.listed(address.repo)
+        return address if listed == address.repo else replace(address, repo=listed)
 
     async def _other_method(self, call: Call, address: urls.Address) -> web.StreamResponse:
         method = call.request.method
