@@ -23,7 +23,7 @@ from tests.fakes.content import Content
 from tests.fakes.memory import FakeHub
 
 LONG = os.environ.get("CRASH") == "long"
-CHANCES = 20 if LONG else 2  # random disks for each cut
+CHANCES = 20 if LONG else 1  # random disks for each cut
 REFETCH_EVERY = 1 if LONG else 12  # of the disks, on so many the mirror goes on
 KB = 1 << 10
 

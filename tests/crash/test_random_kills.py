@@ -9,7 +9,7 @@ import pytest
 from tests.crash.campaign import campaign
 
 ROUNDS = 8
-_ENOUGH_S = 25.0
+_ENOUGH_S = 15.0
 
 
 @pytest.mark.row(

@@ -9,10 +9,8 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections import Counter
-from collections.abc import AsyncGenerator, Coroutine
-from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from collections.abc import Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,9 +32,8 @@ from proxy.pins.reload import Reloader
 from proxy.store.local import LocalStore
 from proxy.store.recency import Recency
 from proxy.tasks import gc, lock
-from proxy.upstream.base import Located
+from tests.crash.gated import PIECE, Client, GatedHub
 from tests.fakes.content import Content
-from tests.fakes.memory import FakeHub
 from tests.fakes.world import File, lfs, regular
 
 T = TypeVar("T")
@@ -44,55 +41,6 @@ PAIR = Pair("acme/m@main")
 SIZES = {"config.json": 300, "small.bin": 10_000, "edge.bin": 65_537, "big.bin": 200_000}
 PATHS = st.sampled_from(sorted(SIZES))
 LONG = os.environ.get("CRASH") == "long"
-_PIECE = 8 << 10
-
-
-class GatedHub(FakeHub):
-    """Lets so many pieces through, and counts who loads what at the same time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.chunk = _PIECE
-        self.let: int | None = None  # pieces; None is all
-        self.waiting = asyncio.Event()
-        self.go_on = asyncio.Event()
-        self.loading: Counter[Digest] = Counter()
-
-    async def fetch(self, file: Located, start: int, stop: int) -> AsyncGenerator[bytes]:
-        key = file.digest if isinstance(file, Entry) else None
-        if key is not None:
-            self.loading[key] += 1
-            assert self.loading[key] == 1, "I6: one transfer at a time"
-        try:
-            async with aclosing(super().fetch(file, start, stop)) as pieces:
-                async for piece in pieces:
-                    while self.let == 0:
-                        self.waiting.set()
-                        await self.go_on.wait()
-                    if self.let is not None:
-                        self.let -= 1
-                    yield piece
-        finally:
-            if key is not None:
-                self.loading[key] -= 1
-
-    def open_gate(self) -> None:
-        self.let = None
-        self.go_on.set()
-
-    def close_gate(self, pieces: int) -> None:
-        self.let = pieces
-        self.waiting.clear()
-        self.go_on.clear()
-
-
-@dataclass(eq=False)
-class Client:
-    """What a client has of a file; it resumes as the Hub's client does, and believes."""
-
-    entry: Entry
-    got: bytearray = field(default_factory=bytearray)
-    task: asyncio.Task[bool] | None = None
 
 
 class Machine(RuleBasedStateMachine):
@@ -116,7 +64,7 @@ class Machine(RuleBasedStateMachine):
         self._real_fallocate = os.posix_fallocate
         os.posix_fallocate = self._fallocate
         caches._REST_AFTER_BAD_S = 0.0
-        parts.SYNC_EVERY = 3 * _PIECE
+        parts.SYNC_EVERY = 3 * PIECE
         self._commit()
         self._open()
         self.update()
@@ -147,7 +95,7 @@ class Machine(RuleBasedStateMachine):
         store = LocalStore(self.data)
         recency = Recency(self.data / "index-v1")
         tuning = Tuning(
-            batch=_PIECE, flush_s=0.0, tick_s=0.01, backoff_s=0.001, tries=2, patience_s=1.0
+            batch=PIECE, flush_s=0.0, tick_s=0.01, backoff_s=0.001, tries=2, patience_s=1.0
         )
 
         async def make() -> BlobCache:
