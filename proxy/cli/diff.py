@@ -9,7 +9,7 @@ import typer
 from proxy.assemble import open_mirror
 from proxy.cli import console
 from proxy.cli.console import DONE, Json
-from proxy.cli.render import delta_lines, value_json
+from proxy.cli.render import change_lines, delta_lines, value_json
 from proxy.config import Config
 from proxy.hub.names import Pair
 from proxy.tasks import diff as tasks
@@ -26,6 +26,8 @@ def command(
     json: Json = False,
 ) -> None:
     """What changes from one locked pair to another, or to what the upstream has now.
+
+    Files, licence, keys of config.json, and tensors of safetensors (by their headers).
 
     With `upstream` it shows what `hubpin lock --update A` would do. Changes nothing.
     """
@@ -61,3 +63,15 @@ def _show(event: tasks.Compared) -> None:
         console.data(f"  licence {old} → {new}", "bold yellow")
     for line in delta_lines(event.delta):
         console.data(line)
+    for title, changes in (("config", event.contents.config), ("tensors", event.contents.tensors)):
+        if changes:
+            added = sum(one.old is None for one in changes)
+            removed = sum(one.new is None for one in changes)
+            console.data(
+                f"{title}: {added} added, {removed} removed, "
+                f"{len(changes) - added - removed} changed"
+            )
+            for line in change_lines(changes):
+                console.data(line)
+    for unread in event.contents.unread:
+        console.warn(f"{unread.path} was not looked into: {unread.reason}")

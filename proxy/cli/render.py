@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from proxy.errors import MirrorError
 from proxy.hub.wire import Json
 from proxy.pins import lock as locks
 from proxy.pins.lock import Delta, Entry, Pin
+from proxy.tasks.contents import Changed
 
 _SHOWN = 20  # lines of a list before it is cut
 
@@ -81,6 +82,24 @@ def delta_lines(delta: Delta) -> list[str]:
         f"  {len(delta.added)} added, {len(delta.removed)} removed, {len(delta.changed)} changed; "
         f"{delta.bytes_to_move:,} bytes to move",
     ]
+
+
+def change_lines(changes: Sequence[Changed]) -> list[str]:
+    """A table of what changes inside of files: `+`, `-` or `~`, where, what, from and to."""
+    rows = [
+        (
+            "+" if one.old is None else "-" if one.new is None else "~",
+            one.path,
+            one.name,
+            " → ".join(value for value in (one.old, one.new) if value is not None),
+        )
+        for one in changes[:_SHOWN]
+    ]
+    path, name = (max(len(row[at]) for row in rows) for at in (1, 2))
+    lines = [f"  {row[0]} {row[1]:<{path}}  {row[2]:<{name}}  {row[3]}" for row in rows]
+    if len(changes) > _SHOWN:
+        lines.append(f"  … and {len(changes) - _SHOWN} more (--json has all)")
+    return lines
 
 
 def _change(old: Entry, new: Entry) -> str:

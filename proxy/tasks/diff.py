@@ -1,11 +1,14 @@
-"""diff: what changes from one locked pair to another, or to what the upstream has now."""
+"""diff: what changes from one locked pair to another, or to what the upstream has now.
+
+Files by what the lock or the upstream's list says, and inside of them: see tasks/contents.py.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from proxy.errors import RevisionNotPinned
 from proxy.hub.names import CommitSha, Digest, GitOid, Pair
@@ -15,7 +18,8 @@ from proxy.pins import allowlist
 from proxy.pins import lock as locks
 from proxy.pins.allowlist import Allowed
 from proxy.pins.lock import Delta, Entry, Lock, Pin
-from proxy.tasks import lockfile
+from proxy.tasks import contents, lockfile
+from proxy.tasks.contents import Contents
 from proxy.tasks.resolve import Pause, read_tree, resolve
 
 
@@ -38,6 +42,7 @@ class Compared:
     old: Side
     new: Side
     delta: Delta
+    contents: Contents = field(default_factory=Contents)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +66,12 @@ async def diff(
     before = _get(held, old)
     if new is None:
         yield Asking(old)
-        yield await _with_upstream(mirror, before, pause)
-        return
-    after = _get(held, new)
-    yield Compared(_side(before), _side(after), locks.diff(before.files, after.files))
+        compared = await _with_upstream(mirror, before, pause)
+    else:
+        after = _get(held, new)
+        delta = locks.diff(before.files, after.files)
+        compared = Compared(_side(before), _side(after), delta)
+    yield replace(compared, contents=await contents.compare(mirror, compared.delta))
 
 
 def _get(held: Lock, pair: Pair) -> Pin:
