@@ -1,8 +1,9 @@
-"""`python -m benchmarks [--quick] [name …]`: all measurements, or some of them."""
+"""`python -m benchmarks [--quick] [--rounds=N] [name …]`: all measurements, or some of them."""
 
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 import time
 
@@ -13,7 +14,7 @@ NAMES = ("small", "snapshot", "start", "warm", "readers", "disk", "fills", "slow
 
 def main(arguments: list[str]) -> int:
     """0 if all of them ran, whatever the figures are: a busy machine is no failure."""
-    flags = [one for one in arguments if one == "--quick"]
+    flags = [one for one in arguments if one == "--quick" or one.startswith("--rounds=")]
     names = [one for one in arguments if one not in flags] or list(NAMES)
     unknown = sorted(set(names) - set(NAMES))
     if unknown:
@@ -34,4 +35,6 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    # Servers are ended on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main(sys.argv[1:]))

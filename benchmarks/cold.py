@@ -51,7 +51,7 @@ def measure(rig_: Rig) -> Table:
     }
     for mirror in mirrors.values():
         _fresh(mirror, lambda server: _checked(server, big))
-    count = rig_.pick(5, 1)
+    count = rig_.rounds(5)
     _one_client(rig_, table, hub, mirrors, count)
     _eight_clients(rig_, table, hub, mirrors, count)
     _first_byte(rig_, table, hub, mirrors["hubpin"], count)

@@ -47,7 +47,7 @@ def measure(rig_: Rig) -> Table:
     cold = [stage.file("disk", entry.path) for entry in big]
     cold += [path for path in blobs if path.stat().st_size == size]
     found = rig.rounds(
-        rig_.pick(5, 1),
+        rig_.rounds(3),
         {
             name: partial(
                 _beside, server, tuple(url(one) for one in (small, held, *big)),

@@ -21,7 +21,7 @@ def measure(rig_: Rig) -> Table:
     size = rig_.pick(128 << 20, 16 << 20)
     many = [stage.publish("fills", f"model-{n}.bin", size) for n in range(_FILLS)]
     large = [
-        stage.publish("fills", f"large-{n}.bin", rig_.pick(384 << 20, 32 << 20)) for n in range(8)
+        stage.publish("fills", f"large-{n}.bin", rig_.pick(256 << 20, 32 << 20)) for n in range(8)
     ]
     small = stage.publish("fills", "config.json", 700)
     hub = rig_.keep(servers.nginx_hub("upstream", rig_.room("upstream"), stage.root, COMMIT))
@@ -32,7 +32,7 @@ def measure(rig_: Rig) -> Table:
             rig_.room("mirror"), hub.url, rig_.memory / "data", name="alone", fetcher=False
         ),
     }
-    for name, files, count in (("16", many, rig_.pick(5, 1)), ("8", large, rig_.pick(2, 1))):
+    for name, files, count in (("16", many, rig_.rounds(3)), ("8", large, rig_.rounds(2))):
         table.samples[name] = rig.rounds(
             count,
             {one: partial(_at_once, mirror, files, small) for one, mirror in mirrors.items()},

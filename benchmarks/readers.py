@@ -36,7 +36,7 @@ def measure(rig_: Rig) -> Table:
         # What the first connections leave behind is no reader's.
         client.run(Order(server.port, (url(small),), clients=_READERS, seconds=1))
     found = rig.rounds(
-        rig_.pick(5, 1),
+        rig_.rounds(3),
         {
             name: partial(_beside, server, url(big), url(small), rig_.pick(4, 2))
             for name, server in subjects.items()

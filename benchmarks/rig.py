@@ -106,14 +106,21 @@ def _short_of(*, near: bool) -> str:
 class Rig:
     """One module's run: folders that go, servers that end."""
 
-    def __init__(self, folder: Path, memory: Path, stack: ExitStack, *, quick: bool) -> None:
+    def __init__(
+        self, folder: Path, memory: Path, stack: ExitStack, *, quick: bool, most: int
+    ) -> None:
         self.folder = folder  # on a disk
         self.memory = memory  # where writing costs no disk, if there is such a place
         self.quick = quick
+        self._most = most  # rounds
         self._stack = stack
 
     def pick(self, full: int, quick: int) -> int:
         return quick if self.quick else full
+
+    def rounds(self, full: int) -> int:
+        """How many, where a full run has so many."""
+        return 1 if self.quick else min(full, self._most)
 
     def keep(self, server: Server) -> Server:
         """Ends with the run."""
@@ -155,7 +162,7 @@ def _forget(group: Path) -> None:
 
 
 @contextmanager
-def rig(*, quick: bool) -> Iterator[Rig]:
+def rig(*, quick: bool, most: int = 100) -> Iterator[Rig]:
     shared = Path("/dev/shm")
     with ExitStack() as stack:
         folders = []
@@ -164,7 +171,7 @@ def rig(*, quick: bool) -> Iterator[Rig]:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             folders.append(folder)
         disk, memory = folders
-        yield Rig(disk, memory, stack, quick=quick)
+        yield Rig(disk, memory, stack, quick=quick, most=most)
 
 
 def rounds(count: int, subjects: Mapping[str, Callable[[], Sample]]) -> dict[str, list[Sample]]:
@@ -213,10 +220,12 @@ def machine() -> dict[str, object]:
 
 
 def main(measure: Callable[[Rig], Table], arguments: Sequence[str] | None = None) -> Table:
-    """Run one module; `--quick` for a smaller run."""
-    quick = "--quick" in (sys.argv[1:] if arguments is None else arguments)
+    """Run one module; `--quick` for a smaller run, `--rounds=3` for at most three rounds."""
+    given = sys.argv[1:] if arguments is None else arguments
+    quick = "--quick" in given
+    limits = [int(one.partition("=")[2]) for one in given if one.startswith("--rounds=")]
     began = time.monotonic()
-    with rig(quick=quick) as made:
+    with rig(quick=quick, most=limits[0] if limits else 100) as made:
         table = measure(made)
     table.seconds = time.monotonic() - began
     table.write(quick=quick)

@@ -36,7 +36,7 @@ def measure(rig_: Rig) -> Table:
     mirror = rig_.keep(Mirror(rig_.room("mirror"), hub.url, rig_.room("data")).start())
     _snapshot(mirror, stage)  # fills the store, and shows that it works
     found = rig.rounds(
-        rig_.pick(7, 1),
+        rig_.rounds(5),
         {
             "direct": partial(_snapshot, hub, stage),
             "twin": partial(_snapshot, hub, stage),

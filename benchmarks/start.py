@@ -28,7 +28,7 @@ def measure(rig_: Rig) -> Table:
     Stage(rig_.folder).write_lock(rig_.room("empty"), upstream)
     listing = f"/api/models/bench/start/tree/{COMMIT}?recursive=true"
     found = rig.rounds(
-        rig_.pick(5, 1),
+        rig_.rounds(3),
         {
             "full": partial(_start, Mirror(rig_.room("full"), upstream, data), listing),
             "empty": partial(_start, Mirror(rig_.room("empty"), upstream, data), ""),

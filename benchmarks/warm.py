@@ -48,7 +48,7 @@ def measure(rig_: Rig) -> Table:
             for name, server in subjects.items()
             if name != "olah" or clients < 64
         }
-        found = rig.rounds(rig_.pick(7, 2), asked)
+        found = rig.rounds(rig_.rounds(5), asked)
         table.samples[str(clients)] = found
         twin = rig.ratio(found, "twin", "nginx", "rate")
         cpu_twin = rig.ratio(found, "twin", "nginx", "cpu")
