@@ -136,6 +136,8 @@ class Front:
         text = "/".join(urls.segments_of(path)[1:])
         if text.startswith("sums/"):
             return await blobs.sums(call, text.removeprefix("sums/"))
+        if text.startswith("files/"):
+            return await blobs.files(call, text.removeprefix("files/"))
         if text.startswith("blobs/"):
             return await blobs.blob(call, text.removeprefix("blobs/"))
         return errors.plain(404, "NotFound", "no such page here")

@@ -1,12 +1,22 @@
-"""What the next tier and the auditor read: the lock, blobs by digest, SHA256SUMS.
+"""What tiers, auditors and devices read: the lock, blobs by digest, lists of files.
 
 /-/lock                          allowlist.lock as it is in force
 /-/sums/{repo}@{revision}        SHA256SUMS of a pair, for `sha256sum -c`
+/-/files/{repo}@{revision}       what a device without a client of the Hub needs (deploy/device):
+                                     # hubpin-files 1
+                                     # pair acme/voice@v23
+                                     # commit …40 hex…
+                                     # fingerprint sha256:…
+                                     # ref main                a line for each name of the commit
+                                     # notice Only for …       if there is one
+                                     {sha256} {etag} {size} {path}     in the order of SHA256SUMS
 /-/blobs/sha256/{hex}            a blob that some served file has
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from weakref import WeakKeyDictionary
 
 from aiohttp import web
@@ -14,11 +24,13 @@ from aiohttp import web
 from proxy.errors import EntryNotFound, InvalidName
 from proxy.hub.names import Digest, Pair
 from proxy.pins import lock as locks
-from proxy.pins.catalog import Catalog
+from proxy.pins.catalog import Catalog, Snapshot
 from proxy.pins.lock import Entry
 from proxy.server import resolve
 from proxy.server.site import Call
 
+# Controls, and what Unicode calls a separator of lines or paragraphs.
+_BREAK = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 # digest → a file that has it, per catalog; goes when the catalog is replaced.
 _INDEXES: WeakKeyDictionary[Catalog, dict[Digest, Entry]] = WeakKeyDictionary()
 
@@ -37,6 +49,34 @@ async def sums(call: Call, text: str) -> web.StreamResponse:
     )
 
 
+async def files(call: Call, text: str) -> web.StreamResponse:
+    """Raises: Refused."""
+    pair = Pair(text)
+    snapshot = await call.site.snapshot(pair.repo, pair.revision, patience_s=resolve.PATIENCE_S)
+    catalog = call.site.mirror.catalog
+    names = [
+        name
+        for name, _, _ in catalog.refs(pair.repo)
+        if catalog.snapshot(pair.repo, name).pair == snapshot.pair
+    ]
+    return web.Response(text="".join(f"{line}\n" for line in _lines(snapshot, names)))
+
+
+def _lines(snapshot: Snapshot, names: list[str]) -> Iterator[str]:
+    yield "# hubpin-files 1"
+    yield f"# pair {snapshot.pair}"
+    yield f"# commit {snapshot.commit}"
+    yield f"# fingerprint {snapshot.fingerprint}"
+    for name in names:
+        yield f"# ref {name}"
+    # A notice may have several lines, and whatever else an editor lets through.
+    notice = _BREAK.sub(" ", snapshot.allowed.notice).strip()
+    if notice:
+        yield f"# notice {notice}"
+    for entry in sorted(snapshot.files.values(), key=lambda one: one.path.encode()):
+        yield f"{entry.digest.hex} {entry.etag} {entry.size} {entry.path}"
+
+
 async def blob(call: Call, name: str) -> web.StreamResponse:
     """Raises: InvalidName, EntryNotFound (no served file has it)."""
     if not name.startswith("sha256/"):
@@ -51,5 +91,5 @@ async def blob(call: Call, name: str) -> web.StreamResponse:
     entry = index.get(digest)
     if entry is None:
         raise EntryNotFound("this mirror", "0" * 40, digest)
-    return await resolve.answer(call, entry, resolve.entry_headers(entry))
     call.by_digest = True
+    return await resolve.answer(call, entry, resolve.entry_headers(entry))

@@ -20,7 +20,9 @@ from tests.e2e.device import Ended
 # program → the Debian package that has it
 PROGRAMS = {
     "aria2c": "aria2", "wget": "wget", "curl": "curl", "git": "git", "git-lfs": "git-lfs",
-    "ip": "iproute2", "strace": "strace", "chromium": "chromium", "node": "nodejs", "npm": "npm",
+    "ip": "iproute2", "dash": "dash",
+    "busybox": "busybox", "shellcheck": "shellcheck", "strace": "strace",
+    "chromium": "chromium", "node": "nodejs", "npm": "npm",
 }  # fmt: skip
 _HERE = Path(__file__).parent
 _AGENT = _HERE / "js" / "agent.mjs"

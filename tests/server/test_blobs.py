@@ -65,3 +65,22 @@ async def test_our_own_pages_are_read_only(world: World) -> None:
         reply = await world.ask(target, method="POST", body=b"x")
         assert reply.status in (403, 405), target
     assert (await world.ask("/-/nothing")).status == 404
+
+
+async def test_the_list_of_files_has_what_a_device_needs(world: World) -> None:
+    lines = (await world.ask("/-/files/acme/tiny@main")).body.decode().splitlines()
+    snapshot = world.mirror.catalog.snapshot(world.entry().repo, "main")
+    assert lines[0] == "# hubpin-files 1"
+    assert f"# commit {snapshot.commit}" in lines
+    assert f"# fingerprint {snapshot.fingerprint}" in lines
+    assert "# ref main" in lines
+    rows = [line.split(" ", 3) for line in lines if not line.startswith("#")]
+    sums = "".join(f"{digest}  {path}\n" for digest, _, _, path in rows)
+    assert sums == locks.sums(snapshot.files.values())
+    entries = [snapshot.files[path] for *_, path in rows]
+    assert [(one.etag, str(one.size)) for one in entries] == [(row[1], row[2]) for row in rows]
+
+
+async def test_the_list_of_files_of_what_is_not_allowed_is_refused(world: World) -> None:
+    assert (await world.ask("/-/files/acme/other@main")).code == "RepoNotFound"
+    assert (await world.ask("/-/files/acme/tiny@v9")).code == "RevisionNotFound"
