@@ -209,7 +209,7 @@ def _config(sources: Sequence[Source], settings: Mapping[str, str]) -> str:
         "listen": "127.0.0.1:0",
         "data": "data",
         "keep_free": "1MiB",
-        "timeouts": "{connect: 1s, read: 2s}",
+        "timeouts": "{connect: 2s, read: 3s}",
         **settings,
     }
     upstreams = "".join(

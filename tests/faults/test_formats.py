@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.fakes.hub_server import HubServer
-from tests.faults.bench import FILE, FILES, REPO, SMALL, WEIGHTS, Bench, until
+from tests.faults.bench import FILE, FILES, PARTS, REPO, SMALL, WEIGHTS, Bench, until
 from tests.faults.client import CLEAN, RIGHT, ask
 from tests.faults.mirror import MirrorProcess
 
@@ -33,7 +33,7 @@ def test_u32_a_length_need_not_be_said(bench: Bench) -> None:
 @pytest.mark.row("U33", behaviour="Clean: nothing is unpacked. Memory grows by less than 32 MB.")
 def test_u33_a_bomb_does_not_go_off(bench: Bench, path: str) -> None:
     """The upstream sends 300 MB of zeros as 300 kB of gzip."""
-    bench.ask("/")
+    assert bench.get(PARTS[0]) is RIGHT
     before = bench.mirror.memory("VmRSS")
     bench.hub.fault("U33", host="cdn" if path == FILE else "hub")
     assert bench.get(path) is CLEAN
@@ -46,7 +46,7 @@ def test_u33_a_bomb_does_not_go_off(bench: Bench, path: str) -> None:
 )
 def test_u34_an_endless_head_is_not_read(bench: Bench, host: str) -> None:
     """The upstream sends 5 MB of headers."""
-    bench.ask("/")
+    assert bench.get(PARTS[0]) is RIGHT
     before = bench.mirror.memory("VmRSS")
     bench.hub.fault("U34", host=host)
     bench.get()
