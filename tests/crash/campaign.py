@@ -63,7 +63,10 @@ class Campaign:
                 for path, content in self.contents.items()
             },
         )
-        self.mirror = Mortal(folder, zygote, upstream=hub.url, allow=(f"{REPO}@main",))
+        self.mirror = Mortal(
+            folder, zygote, upstream=hub.url, allow=(f"{REPO}@main",),
+            settings={"fetcher": "true" if seed % 2 else "false"},  # each worker its own way
+        )  # fmt: skip
         status, said = self.mirror.run("lock")
         if status != 0:
             raise RuntimeError(said)
