@@ -79,6 +79,18 @@ class EntryNotFound(Refused):
         self.path = path
 
 
+class FormatDenied(Refused):
+    """Files of this kind are served of no repository."""
+
+    def __init__(self, repo: str, ending: str) -> None:
+        super().__init__(
+            f"this mirror serves no {ending} files, of {repo} or any other repository "
+            "(formats: in its allowlist)"
+        )
+        self.repo = repo
+        self.ending = ending
+
+
 class TooLarge(Refused):
     """The client wants it in a form in which we do not hand out that much."""
 

@@ -13,14 +13,16 @@ from proxy.cli.console import DONE, FAILED, Json
 from proxy.cli.progress import Meter, Throttle
 from proxy.cli.render import delta_lines, event_json
 from proxy.config import Config
+from proxy.errors import ConfigError
 from proxy.hub.names import Pair
+from proxy.pins import allowlist
 from proxy.pins import lock as locks
 from proxy.pins.lock import Pin
 from proxy.tasks import check as checks
 from proxy.tasks import lock as tasks
 
 
-def command(
+def command(  # noqa: PLR0913, PLR0917  # one argument for each option
     ctx: typer.Context,
     update: Annotated[
         list[str] | None,
@@ -35,6 +37,14 @@ def command(
             "--check", help="Change nothing; exit 1 if a pair is unlocked or has drifted."
         ),
     ] = False,
+    deny: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ENDING",
+            help="With --check: which locked files would be refused if formats: denied this "
+            "ending, for example .bin. May be repeated.",
+        ),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Let --update go back to an older commit.")
     ] = False,
@@ -47,11 +57,22 @@ def command(
 
     async def work() -> int:
         config = console.session(ctx).config()
+        tried = _endings(deny or [], check=check)
         if check:
-            return await _check(config, json=json)
+            return await _check(config, tried, json=json)
         return await _lock(config, [Pair(text) for text in update or ()], force=force, json=json)
 
     console.run(work)
+
+
+def _endings(texts: list[str], *, check: bool) -> tuple[str, ...]:
+    """Raises: ConfigError."""
+    if texts and not check:
+        raise ConfigError("--deny", None, "it only tries out; write --check, too")
+    try:
+        return allowlist.endings(texts)
+    except ValueError as e:
+        raise ConfigError("--deny", None, str(e)) from e
 
 
 async def _lock(config: Config, update: list[Pair], *, force: bool, json: bool) -> int:
@@ -122,9 +143,9 @@ def pin_text(pin: Pin) -> str:
     )
 
 
-async def _check(config: Config, *, json: bool) -> int:
+async def _check(config: Config, deny: tuple[str, ...], *, json: bool) -> int:
     status = DONE
-    async with open_mirror(config) as mirror, aclosing(checks.check(mirror)) as events:
+    async with open_mirror(config) as mirror, aclosing(checks.check(mirror, deny=deny)) as events:
         async for event in events:
             if isinstance(event, checks.Checked):
                 bad = event.unlocked + event.drifted + event.filters_changed + event.unknown
@@ -142,8 +163,14 @@ def _show_check(event: checks.Event) -> None:
             console.data(f"unlocked  {event.pair}: run hubpin lock", "bold")
         case checks.FilterChanged():
             console.data(
-                f"filters   {event.pair}: include or exclude changed since it was locked; "
+                f"filters   {event.pair}: include, exclude or formats changed since it was locked; "
                 "run hubpin lock",
+                "bold",
+            )
+        case checks.Denied():
+            console.data(
+                f"formats   {event.pair}: {len(event.paths)} of {event.files} files refused, "
+                f"{console.size(event.bytes)}: {', '.join(event.paths)}",
                 "bold",
             )
         case checks.Unlisted():

@@ -16,6 +16,8 @@ from proxy.config import Config
 from proxy.hub.wire import Json as Object
 from proxy.tasks import blobs, instance
 
+_WIDE = 2000  # columns; no row is as long
+
 
 def command(ctx: typer.Context, json: Json = False) -> None:
     """Which pairs are locked to what, how much of each is held, and whether a server runs."""
@@ -78,7 +80,7 @@ def _show(config: Config, found: Object) -> None:
         console.data("server   not running; hubpin start runs it", "yellow")
     console.data(f"data     {config.data}")
     table = Table(box=None, pad_edge=False)
-    for title in ("pair", "commit", "fingerprint"):
+    for title in ("pair", "commit", "fingerprint", "licence"):
         table.add_column(title, overflow="fold")
     for title in ("held files", "held"):
         table.add_column(title, justify="right", no_wrap=True)
@@ -91,15 +93,18 @@ def _show(config: Config, found: Object) -> None:
             Text(one["pair"]),
             one["commit"][:12],
             one["fingerprint"].removeprefix("sha256:")[:16],
+            Text(console.clean(one["license"] or "none")),
             f"{one['held_files']}/{one['files']}",
             f"{console.size(one['held_bytes'])} of {console.size(one['bytes'])}",
             style="" if full else "yellow",
         )
     for pair in unlocked:
-        table.add_row(Text(pair), "not locked", "run: hubpin lock", "", "", style="red")
+        table.add_row(Text(pair), "not locked", "run: hubpin lock", "", "", "", style="red")
     console.data()
     if table.row_count:
         out = Console(highlight=False)
-        out.print(table, soft_wrap=not out.is_terminal)
+        if not out.is_terminal:  # a program reads it, or a file: one line a pair, however long
+            out = Console(highlight=False, width=_WIDE)
+        out.print(table)
     else:
         console.data("The allowlist is empty. hubpin add repo@revision adds to it.")

@@ -92,6 +92,8 @@ async def _warm(
 
 def show(event: tasks.Event, meter: Meter) -> None:
     match event:
+        case tasks.Noticed():
+            meter.say(f"notice for {event.pair}: {event.notice}", "yellow")
         case tasks.Planned():
             meter.say(
                 f"{event.files} files, {console.size(event.bytes)}; "

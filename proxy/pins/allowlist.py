@@ -12,18 +12,25 @@ allow:
     keep: true                        # never evicted while it is locked
     warm: true                        # a running server fetches all of it as soon as it is locked
     aliases: [datasets/data]          # older names of the repository, to which it answers
+formats:
+  deny: [".bin", ".pt", ".pkl"]       # files that end so are not locked, listed or served
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from proxy import yamlfile
 from proxy.errors import ConfigError, InvalidName
 from proxy.hub.names import Pair, RepoId, RepoPath, Revision
+from proxy.pins.lock import Pin
 from proxy.yamlfile import Fields, Node
+
+_ENDING = re.compile(r"\.[a-z0-9_.\-]{1,40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +48,19 @@ class Allowed:
     keep: bool = False
     warm: bool = False
     aliases: tuple[RepoId, ...] = ()  # other names of the repository
+    denied: tuple[str, ...] = ()  # endings of files that are served of no repository
 
     @property
     def pair(self) -> Pair:
         return Pair.of(self.repo, self.revision)
+
+    def fits(self, pin: Pin) -> bool:
+        """Whether the files of a pin are those that are to be locked and served."""
+        return (
+            (self.include, self.exclude) == (pin.include, pin.exclude)
+            and set(pin.denied) <= set(self.denied)  # else it may lack some
+            and not (self.denied and any(self.denies(path) for path in pin.files))
+        )
 
     def admits(self, path: RepoPath) -> bool:
         """Whether this file is locked and served.
@@ -52,9 +68,15 @@ class Allowed:
         Patterns are the ones of `hf download --include`: `*` also matches a slash, and a trailing
         slash means the whole folder (huggingface_hub, utils/_paths.py, filter_repo_objects).
         """
-        return (not self.include or _matches(path, self.include)) and not _matches(
-            path, self.exclude
+        return (
+            (not self.include or _matches(path, self.include))
+            and not _matches(path, self.exclude)
+            and self.denies(path) is None
         )
+
+    def denies(self, path: str) -> str | None:
+        """The ending for which no file like this is served; None if there is none."""
+        return denied_ending(path, self.denied)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +84,7 @@ class Allowlist:
     """What a human wants served, in the order in which it was written."""
 
     allowed: tuple[Allowed, ...] = ()
+    denied: tuple[str, ...] = ()  # each of `allowed` knows them, too
 
     def of(self, repo: RepoId) -> tuple[Allowed, ...]:
         return tuple(one for one in self.allowed if one.repo == repo)
@@ -83,16 +106,43 @@ def loads(text: str, file: Path | str = "allowlist.yaml") -> Allowlist:
 def parse(root: Node, file: Path | str) -> Allowlist:
     fields = Fields(root, file, "the allowlist")
     node = fields.node("allow")
+    denied = _denied(fields.node("formats"), file)
     fields.done()
     if node is None or node.text == "":
-        return Allowlist()
+        return Allowlist(denied=denied)
     if node.items is None:
         raise ConfigError(file, node.line, f"allow: must be a list, not {node.kind}")
-    allowed = tuple(_entry(item, file) for item in node.items)
+    allowed = tuple(replace(_entry(item, file), denied=denied) for item in node.items)
     _check_unique(allowed, file)
     _check_answers(allowed, file)
     _check_aliases(allowed, file)
-    return Allowlist(allowed)
+    return Allowlist(allowed, denied)
+
+
+def denied_ending(path: str, denied: Iterable[str]) -> str | None:
+    """The first of some endings that a path has, in whatever case."""
+    return next((ending for ending in denied if path.lower().endswith(ending)), None)
+
+
+def endings(texts: Iterable[str]) -> tuple[str, ...]:
+    """Endings of file names as they are compared. Raises: ValueError."""
+    found = sorted({text.lower() for text in texts})
+    for text in found:
+        if not _ENDING.fullmatch(text):
+            raise ValueError(f"{text!a} is not the end of a file name; write for example .bin")
+    return tuple(found)
+
+
+def _denied(node: Node | None, file: Path | str) -> tuple[str, ...]:
+    if node is None:
+        return ()
+    fields = Fields(node, file, "formats")
+    try:
+        denied = endings(fields.texts("deny") or ())
+    except ValueError as e:
+        raise fields.error("deny", str(e)) from e
+    fields.done()
+    return denied
 
 
 def _entry(node: Node, file: Path | str) -> Allowed:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from proxy.errors import (
     EntryNotFound,
+    FormatDenied,
     InvalidName,
     RepoNotAllowed,
     RevisionNotAllowed,
@@ -55,9 +56,12 @@ class Snapshot:
         return sum(entry.size for entry in self.files.values())
 
     def entry(self, path: str) -> Entry:
-        """Raises: EntryNotFound, also for a path that no file can have."""
+        """Raises: EntryNotFound, also for a path that no file can have; FormatDenied."""
         entry = self.files.get(path)
         if entry is None:
+            ending = self.allowed.denies(path)
+            if ending is not None:
+                raise FormatDenied(self.repo, ending)
             raise EntryNotFound(self.repo, self.commit, path)
         return entry
 
@@ -243,7 +247,7 @@ def _build_repo(pairs: tuple[Allowed, ...], lock: Lock) -> _Repo:
 
 
 def _build_snapshot(allowed: Allowed, pin: Pin) -> Snapshot:
-    if (allowed.include, allowed.exclude) == (pin.include, pin.exclude):
+    if allowed.fits(pin):
         files: Mapping[str, Entry] = pin.files
     else:  # a filter tightened since the lock was written holds at once
         files = {path: one for path, one in pin.files.items() if allowed.admits(one.path)}

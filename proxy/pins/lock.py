@@ -6,7 +6,8 @@
       "org/model@main": {
        "commit": "…40 hex…",
        "date": "2024-01-01T00:00:00.000Z",        when the commit was made, as the upstream says
-       "exclude": [], "include": [],              the filters in force when it was locked
+       "exclude": [], "include": [],              the filters in force when it was locked,
+      "denied": [".bin"],                        and `formats:`, if there were any
        "fingerprint": "sha256:…",                 of the pair's SHA256SUMS text
        "kind": "branches",                        RefKind: what the revision is
        "license": "apache-2.0",
@@ -42,8 +43,8 @@ from proxy.hub.wire import Json, RefKind, hub_date
 
 VERSION = 1
 _PIN_KEYS = (
-    "commit", "date", "exclude", "files", "fingerprint", "include", "info", "kind", "license",
-    "upstream",
+    "commit", "date", "denied", "exclude", "files", "fingerprint", "include", "info", "kind",
+    "license", "upstream",
 )  # fmt: skip
 _FILE_KEYS = frozenset({"git_oid", "lfs", "sha256", "size"})
 
@@ -82,6 +83,7 @@ class Pin:
     exclude: tuple[str, ...]
     info: Json
     files: Mapping[str, Entry]
+    denied: tuple[str, ...] = ()  # endings of files that are not in it
     extra: Json = field(default_factory=dict)  # fields of a newer tool
 
     @property
@@ -202,6 +204,7 @@ def _pin(pair: Pair, raw: object) -> Pin:
         license=_str(raw["license"]),
         include=_strs(raw["include"]),
         exclude=_strs(raw["exclude"]),
+        denied=_strs(raw.get("denied", [])),
         info=info,
         files=entries,
         extra={key: value for key, value in raw.items() if key not in _PIN_KEYS},
@@ -282,6 +285,8 @@ def _pin_lines(pin: Pin) -> Iterator[str]:
         "license": pin.license,
         "upstream": pin.upstream,
     }
+    if pin.denied:  # a lock that an older tool wrote stays as it is
+        values["denied"] = list(pin.denied)
     for key in sorted(values):
         yield f"   {_json(key)}: {_json(values[key])},"
     yield '   "files": {'

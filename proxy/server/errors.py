@@ -21,6 +21,9 @@ _ANSWERS: tuple[tuple[type[errors.MirrorError], int, str], ...] = (
     (errors.RevisionNotAllowed, 404, "RevisionNotFound"),
     (errors.RevisionNotPinned, 404, "RevisionNotFound"),
     (errors.EntryNotFound, 404, "EntryNotFound"),
+    # Without X-Repo-Commit: clients do not remember that it is not there. Many look for another
+    # format then, which is what is wanted.
+    (errors.FormatDenied, 404, "EntryNotFound"),
     (errors.RepoNotAllowed, 404, "RepoNotFound"),
     (errors.ReadOnly, 403, "ReadOnly"),
     (errors.TooLarge, 403, "TooLarge"),
@@ -35,7 +38,9 @@ _ANSWERS: tuple[tuple[type[errors.MirrorError], int, str], ...] = (
     (errors.StoreError, 500, "StoreError"),
 )
 # Refusals that an admin can lift, so the reader is told whom to ask.
-_ASKABLE = (errors.RepoNotAllowed, errors.RevisionNotAllowed, errors.RevisionNotPinned)
+_ASKABLE = (
+    errors.RepoNotAllowed, errors.RevisionNotAllowed, errors.RevisionNotPinned, errors.FormatDenied
+)  # fmt: skip
 _NAMELESS: dict[type[errors.MirrorError], str] = {
     errors.EntryNotFound: "the locked commit has no such file or folder",
     errors.InvalidName: "the request holds a name that is not valid",
@@ -107,9 +112,16 @@ def _retry_after(error: errors.MirrorError) -> int | None:
 
 
 def _topic(
-    error: errors.RepoNotAllowed | errors.RevisionNotAllowed | errors.RevisionNotPinned,
+    error: (
+        errors.RepoNotAllowed
+        | errors.RevisionNotAllowed
+        | errors.RevisionNotPinned
+        | errors.FormatDenied
+    ),
 ) -> str:
     """Clients print a warning once per topic and process, so each pair has its own."""
     if isinstance(error, errors.RepoNotAllowed):
         return f"hubpin {error.repo}"
+    if isinstance(error, errors.FormatDenied):
+        return f"hubpin {error.repo} {error.ending}"
     return f"hubpin {error.repo}@{error.revision}".replace(";", "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from dataclasses import dataclass
 
 from proxy.errors import MirrorError, UpstreamMissing
@@ -28,6 +28,16 @@ class FilterChanged:
     """Its include or exclude patterns are not those that were in force when it was locked."""
 
     pair: Pair
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """Files in the lock that `formats:` refuses, or would refuse."""
+
+    pair: Pair
+    paths: tuple[str, ...]
+    bytes: int
+    files: int  # of the pair, these included
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +85,18 @@ class Checked:
     unknown: int
 
 
-Event = Unlocked | FilterChanged | Unlisted | Drifted | Unknown | InForce | Warned | Checked
+Event = (
+    Unlocked | FilterChanged | Denied | Unlisted | Drifted | Unknown | InForce | Warned | Checked
+)
 
 
-async def check(mirror: Mirror, *, pause: Pause = asyncio.sleep) -> AsyncGenerator[Event]:
-    """Compare the allowlist with the lock, and the lock with the upstream. Raises: ConfigError."""
+async def check(
+    mirror: Mirror, *, deny: Collection[str] = (), pause: Pause = asyncio.sleep
+) -> AsyncGenerator[Event]:
+    """Compare the allowlist with the lock, and the lock with the upstream.
+
+    `deny` tries out endings of file names in the place of `formats:`. Raises: ConfigError.
+    """
     wanted = await asyncio.to_thread(allowlist.load, mirror.config.allowlist)
     held = await lockfile.read(mirror.config.lock)
     unlocked, drifted, filters, unknown = 0, 0, 0, 0
@@ -89,9 +106,12 @@ async def check(mirror: Mirror, *, pause: Pause = asyncio.sleep) -> AsyncGenerat
             unlocked += 1
             yield Unlocked(allowed.pair)
             continue
-        if (allowed.include, allowed.exclude) != (pin.include, pin.exclude):
+        if not allowed.fits(pin):
             filters += 1
             yield FilterChanged(allowed.pair)
+        denied = denied_of(pin, deny or wanted.denied)
+        if denied is not None:
+            yield denied
         async for event in _compare(mirror, pin, pause):
             drifted += isinstance(event, Drifted)
             unknown += isinstance(event, Unknown)
@@ -99,6 +119,15 @@ async def check(mirror: Mirror, *, pause: Pause = asyncio.sleep) -> AsyncGenerat
     for pair in sorted(held.pins.keys() - {one.pair for one in wanted.allowed}):
         yield Unlisted(pair)
     yield Checked(len(wanted.allowed), unlocked, drifted, filters, unknown)
+
+
+def denied_of(pin: Pin, deny: Collection[str]) -> Denied | None:
+    """What a policy refuses of a pin; None if that is nothing."""
+    hit = [one for one in pin.files.values() if allowlist.denied_ending(one.path, deny)]
+    if not hit:
+        return None
+    paths = tuple(sorted(one.path for one in hit))
+    return Denied(pin.pair, paths, sum(one.size for one in hit), len(pin.files))
 
 
 async def _compare(mirror: Mirror, pin: Pin, pause: Pause) -> AsyncGenerator[Event]:

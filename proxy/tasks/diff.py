@@ -89,7 +89,7 @@ def _side(pin: Pin) -> Side:
 async def _with_upstream(mirror: Mirror, pin: Pin, pause: Pause) -> Compared:
     wanted = await asyncio.to_thread(allowlist.load, mirror.config.allowlist)
     allowed = wanted.get(pin.pair) or Allowed(
-        pin.repo, pin.revision, 0, include=pin.include, exclude=pin.exclude
+        pin.repo, pin.revision, 0, include=pin.include, exclude=pin.exclude, denied=pin.denied
     )
     answer = await resolve(mirror.authorities, pin.pair, pause=pause)
     info = answer.info

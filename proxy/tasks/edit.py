@@ -42,7 +42,7 @@ async def add(file: Path, wanted: Allowed) -> Edited:
         if old.get(wanted.pair) is not None:
             return None
         new = _with(text, wanted, file)
-        _check(new, (*old.allowed, wanted), file)
+        _check(new, replace(old, allowed=(*old.allowed, wanted)), file)
         return new
 
     return Edited(wanted.pair, await asyncio.to_thread(_change, file, change))
@@ -56,7 +56,7 @@ async def remove(file: Path, pair: Pair) -> Edited:
         if gone is None:
             return None
         new = _without(text, old.allowed.index(gone), file)
-        _check(new, tuple(one for one in old.allowed if one != gone), file)
+        _check(new, replace(old, allowed=tuple(one for one in old.allowed if one != gone)), file)
         return new
 
     return Edited(pair, await asyncio.to_thread(_change, file, change))
@@ -77,13 +77,18 @@ def _change(file: Path, change: Callable[[str, Allowlist], str | None]) -> bool:
         return True
 
 
-def _check(text: str, expected: tuple[Allowed, ...], file: Path) -> None:
+def _check(text: str, expected: Allowlist, file: Path) -> None:
     """Raises: ConfigError, if `text` is not what the edit was to make."""
-    got = allowlist.loads(text, file).allowed
-    if [replace(one, line=0) for one in got] != [replace(one, line=0) for one in expected]:
+    got = allowlist.loads(text, file)
+    if got.denied != expected.denied or _bare(got) != _bare(expected):
         raise ConfigError(
             file, None, "its layout is too unusual to be edited safely; do it by hand"
         )
+
+
+def _bare(held: Allowlist) -> list[Allowed]:
+    """The entries, without what is not written in them."""
+    return [replace(one, line=0, denied=()) for one in held.allowed]
 
 
 # --- text ----------------------------------------------------------------------------------------
@@ -141,8 +146,9 @@ def _items(text: str, file: Path) -> list[_Item]:
     starts = [_dash(lines, node.line - 1, file) for node in nodes]
     items = []
     for number, start in enumerate(starts):
-        stop = starts[number + 1] if number + 1 < len(starts) else len(lines)
         indent = _indent(lines[start])
+        last = number + 1 == len(starts)
+        stop = _end(lines, start, indent) if last else starts[number + 1]
         # Comments above the next entry belong to that one; comments deeper in to this one.
         while stop > start + 1 and _is_between(lines[stop - 1], indent):
             stop -= 1
@@ -162,6 +168,14 @@ def _dash(lines: list[str], line: int, file: Path) -> int:
     return at
 
 
+def _end(lines: list[str], start: int, indent: int) -> int:
+    """Where the last entry ends: at the next key of the file, or with the file."""
+    for at in range(start + 1, len(lines)):
+        if _indent(lines[at]) <= indent and not _is_between(lines[at], indent):
+            return at
+    return len(lines)
+
+
 def _is_between(line: str, indent: int) -> bool:
     word = line.strip()
     return not word or word == "..." or (word.startswith("#") and _indent(line) <= indent)
@@ -172,7 +186,7 @@ def _indent(line: str) -> int:
 
 
 def _entry(wanted: Allowed) -> list[str]:
-    plain = replace(wanted, line=0) == Allowed(wanted.repo, wanted.revision, 0)
+    plain = replace(wanted, line=0, denied=()) == Allowed(wanted.repo, wanted.revision, 0)
     if plain:
         return [f"- {_scalar(wanted.pair)}"]
     rows = [f"- repo: {_scalar(wanted.repo)}", f"  revision: {_scalar(wanted.revision)}"]

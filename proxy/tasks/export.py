@@ -143,6 +143,7 @@ def _manifest(found: Iterable[Snapshot], wanted: Iterable[Entry]) -> Manifest:
             files=dict(one.files),
             include=one.allowed.include,
             exclude=one.allowed.exclude,
+            denied=(),  # what another site denies is its own to say
         )
         for one in found
     ]

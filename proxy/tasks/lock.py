@@ -175,8 +175,7 @@ async def _lock_one(
     pair = allowed.pair
     held = await lockfile.read(mirror.config.lock)  # again: others may have locked meanwhile
     old = held.pins.get(pair)
-    filters = (allowed.include, allowed.exclude)
-    same_filters = old is not None and filters == (old.include, old.exclude)
+    same_filters = old is not None and allowed.fits(old)
     if old is not None and same_filters and not moving:
         yield Kept(pair, old)
         return
@@ -194,13 +193,13 @@ async def _lock_one(
         pin = _pin(allowed, answer.info, answer.upstream.name, old)
         readers: Sequence[Upstream] = [answer.upstream]
     else:
-        pin = replace(old, include=allowed.include, exclude=allowed.exclude)
+        pin = replace(old, include=allowed.include, exclude=allowed.exclude, denied=allowed.denied)
         # Who said what the revision means is asked first for what is in it.
         readers = sorted(mirror.authorities, key=lambda one: one.name != old.upstream)
     listed = await read_tree(readers, pin.repo, pin.commit, pause=pause)
     tree = [file for file in listed if allowed.admits(file.path)]
     if not tree:
-        yield Warned(pair, "no file of it passes its include and exclude patterns")
+        yield Warned(pair, "no file of it passes its include and exclude patterns, and formats")
     known = _known(held)
     # The blobs that are published here have no pin until `save`: gc must not run in between.
     async with mirror.publishing():
@@ -264,6 +263,7 @@ def _pin(allowed: Allowed, info: RepoInfo, upstream: str, old: Pin | None) -> Pi
         license=info.license,
         include=allowed.include,
         exclude=allowed.exclude,
+        denied=allowed.denied,
         info=_steady(info.raw),
         files={},  # they follow
         extra=old.extra if old is not None else {},

@@ -30,6 +30,14 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True)
+class Noticed:
+    """What the allowlist has to say to those who use a pair."""
+
+    pair: Pair
+    notice: str
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """How far one file is, and all of them together (held ones included)."""
 
@@ -65,7 +73,7 @@ class Finished:
     failed: int
 
 
-Event = Planned | Progress | Fetched | Failed | Finished
+Event = Noticed | Planned | Progress | Fetched | Failed | Finished
 
 
 async def warm(
@@ -75,7 +83,11 @@ async def warm(
 
     Raises: Refused (a pair that is not locked), StoreFull before anything is fetched, StoreError.
     """
-    needed = blobs.entries(blobs.snapshots(mirror.catalog, pairs))
+    chosen = list(blobs.snapshots(mirror.catalog, pairs))
+    for snapshot in chosen:
+        if snapshot.allowed.notice:
+            yield Noticed(snapshot.pair, snapshot.allowed.notice)
+    needed = blobs.entries(chosen)
     missing = [entry for entry in needed if not await mirror.cache.held(entry)]
     size, missing_size = sum(e.size for e in needed), sum(e.size for e in missing)
     yield Planned(len(needed), size, len(needed) - len(missing), size - missing_size, free(mirror))

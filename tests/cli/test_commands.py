@@ -166,6 +166,35 @@ def test_words_of_others_cannot_paint_or_move_the_cursor(site: Path) -> None:
     assert "\x1b" not in said.err
 
 
+def test_status_shows_a_pair_on_one_line_with_its_licence(site: Path) -> None:
+    long = f"{REPO}@refs/pr/{'1' * 200}"
+    (site / "allowlist.yaml").write_text(f"allow:\n  - {PAIR}\n  - {long}\n")
+    hubpin("lock")
+    (line,) = [line for line in hubpin("status").out.splitlines() if PAIR in line]
+    assert "apache-2.0" in line
+    assert "4" in line.split("/")[-1]
+    assert any(long in line and "not locked" in line for line in hubpin("status").out.splitlines())
+
+
+def test_warm_shows_notices(site: Path) -> None:
+    repo, _, revision = PAIR.partition("@")
+    entry = f"repo: {repo}, revision: {revision}, notice: Only for research."
+    (site / "allowlist.yaml").write_text(f"allow:\n  - {{{entry}}}\n")
+    hubpin("lock")
+    assert f"notice for {PAIR}: Only for research." in hubpin("warm").err
+    assert hubpin("warm", "--json").events()[0]["event"] == "noticed"
+
+
+def test_a_policy_by_format_is_tried_out_before_it_is_made(site: Path) -> None:
+    hubpin("lock")
+    said = hubpin("lock", "--check", "--deny", ".safetensors")
+    assert said.status == 0
+    assert "1 of 4 files refused" in said.out
+    assert "model.safetensors" in said.out
+    assert hubpin("lock", "--deny", ".bin").status == 2
+    assert hubpin("lock", "--check", "--deny", "bin").status == 2
+
+
 def test_status_works_without_a_server(site: Path) -> None:
     said = hubpin("status")
     assert said.status == 0

@@ -131,6 +131,22 @@ async def test_refusals_are_written_down_and_counted(world: World) -> None:
     assert (one.times, one.target) == (2, "/acme/other/resolve/main/x")
 
 
+async def test_a_denied_format_is_refused_in_a_sentence_that_clients_show(world: World) -> None:
+    text = world.config.allowlist.read_text()
+    world.config.allowlist.write_text(f'formats: {{deny: [".bin"]}}\n{text}')
+    world.mirror.reloader.reload()
+    reply = await world.ask(world.url(), method="HEAD")
+    assert (reply.status, reply.code) == (404, "EntryNotFound")
+    for header in ("X-Error-Message", "X-HF-Warning"):
+        assert "serves no .bin files" in reply.headers[header]
+        assert world.config.contact in reply.headers[header]
+    assert "X-Repo-Commit" not in reply.headers, "else clients would remember it"
+    listed = (await world.ask("/api/models/acme/tiny/revision/main")).body
+    assert b"model.bin" not in listed
+    assert b"config.json" in listed
+    assert written(world, "refused")[-1]["error"] == "FormatDenied"
+
+
 async def test_other_devices_are_told_apart(world: World) -> None:
     await world.ask(world.url("config.json"))
     events = await asked(world, device="10.0.8.17")

@@ -302,7 +302,17 @@ def leaves(kind: type[kinds.MirrorError]) -> list[type[kinds.MirrorError]]:
 def test_every_error_has_an_answer_that_is_no_success(kind: type[kinds.MirrorError]) -> None:
     error = kind.__new__(kind)
     Exception.__init__(error, "x\r\nSet-Cookie: é")
-    for name in ("repo", "revision", "commit", "reason", "what", "text", "kind", "upstream"):
+    for name in (
+        "repo",
+        "revision",
+        "commit",
+        "reason",
+        "what",
+        "text",
+        "kind",
+        "upstream",
+        "ending",
+    ):
         setattr(error, name, "x\ry")
     error.__dict__.update(retry_after_s=3, status=404, allowed=(), problem="x")
 

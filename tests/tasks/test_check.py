@@ -82,3 +82,29 @@ async def test_authorities_that_differ_are_named(site: Site, hub: FakeHub) -> No
     stale = FakeHub("stale")
     stale.publish(REPO, "config.json", "old", lfs=False)
     assert any(isinstance(event, Warned) for event in await run(site, hub, stale))
+
+
+async def test_what_a_policy_would_refuse_is_listed_before_it_is_made(site: Site) -> None:
+    await site.run_lock()
+    async with site.mirror() as mirror:
+        events = await collect(tasks.check(mirror, deny=(".bin",), pause=no_pause))
+    (denied,) = [event for event in events if isinstance(event, tasks.Denied)]
+    assert (denied.paths, denied.files) == (("model.bin",), 3)
+    assert denied.bytes == 256 * 4000
+
+
+async def test_a_policy_takes_denied_files_out_of_the_lock_and_back_in(site: Site) -> None:
+    await site.run_lock()
+    before = site.config.lock.read_bytes()
+    text = site.config.allowlist.read_text()
+    site.config.allowlist.write_text(f'formats:\n  deny: [".bin"]\n{text}')
+    async with site.mirror() as mirror:
+        events = await collect(tasks.check(mirror, pause=no_pause))
+    assert {type(event) for event in events} >= {tasks.Denied, tasks.FilterChanged}
+    await site.run_lock()
+    assert set(site.lock().pins[Pair(PAIR)].files) == {"README.md", "config.json"}
+    async with site.mirror() as mirror:
+        assert isinstance((await collect(tasks.check(mirror, pause=no_pause)))[0], tasks.InForce)
+    site.config.allowlist.write_text(text)
+    await site.run_lock()
+    assert site.config.lock.read_bytes() == before

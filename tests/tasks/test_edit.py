@@ -157,3 +157,40 @@ def test_what_is_written_is_what_is_read(include: list[str], notice: str, revisi
     text = edit._with("allow:\n  - acme/b@main\n", wanted, Path("f"))
     got = allowlist.loads(text).allowed[1]
     assert (got.revision, got.include, got.notice) == (revision, tuple(include), notice)
+
+
+POLICY = """# top
+formats:
+  deny: [.bin]  # no pickle
+allow:
+{indent}- org/a@main   # one
+{indent}- repo: org/b
+{indent}  revision: main
+
+# below
+{more}"""
+
+
+@pytest.mark.parametrize("indent", ["", "  "])
+@pytest.mark.parametrize("more", ["", "...\n"])
+async def test_what_stands_beside_the_entries_stays(
+    tmp_path: Path, indent: str, more: str
+) -> None:
+    file = tmp_path / "allowlist.yaml"
+    text = POLICY.format(indent=indent, more=more)
+    above, _, list_ = text.partition("allow:")
+    for layout in (text, f"allow:{list_.replace(more, '')}{above}"):
+        file.write_text(layout)
+        pair = Pair("org/c@main")
+        wanted = Allowed(pair.repo, pair.revision, 0, exclude=("*.md",))
+        assert (await edit.add(file, wanted)).changed
+        held = allowlist.load(file)
+        assert held.denied == (".bin",)
+        assert [str(one.pair) for one in held.allowed][-1] == "org/c@main"
+        await edit.remove(file, pair)
+        assert file.read_text() == layout
+        for gone in ("org/b@main", "org/a@main"):
+            await edit.remove(file, Pair(gone))
+        assert allowlist.load(file) == allowlist.Allowlist(denied=(".bin",))
+        await edit.add(file, Allowed(pair.repo, pair.revision, 0))
+        assert len(allowlist.load(file).allowed) == 1
