@@ -17,6 +17,7 @@ from proxy.mirror.channel import Channel
 from proxy.mirror.follower import HOLD_BACK
 from proxy.mirror.remote import Fetcher
 from proxy.store.local import LocalStore
+from proxy.telemetry import metrics
 from tests.fakes.content import Content
 from tests.mirror.bench import DATA, KB, QUICK, Bench, read, read_all
 
@@ -188,3 +189,22 @@ async def test_a_server_that_stops_tells_its_readers(far: tuple[Bench, Far]) -> 
     await bench.cache.close()
     with pytest.raises(StoreError, match="stopped"):
         await reader.ready(0)
+
+
+async def test_wrong_attempts_and_their_source_are_known_here(far: tuple[Bench, Far]) -> None:
+    bench, _ = far
+    entry = bench.publish()
+    bench.hub.wrong_times = 2
+    fill = bench.cache.start(entry)
+    await bench.cache.hold(entry)
+    assert (fill.wrong, fill.source) == (2, bench.hub.name)
+
+
+async def test_answers_429_that_the_fetcher_met_are_counted_here(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "data")
+    far = Far(bench)
+    fetcher = Fetcher(far.launch, store=bench.store, spool=bench.cache.spool)
+    before = metrics.REGISTRY.get_sample_value("hubpin_upstream_limited_total") or 0.0
+    fetcher._hear({"limited": 3})
+    assert metrics.REGISTRY.get_sample_value("hubpin_upstream_limited_total") == before + 3
+    await bench.close()
