@@ -36,6 +36,7 @@ identity() { # PID: when it was born, and in which boot
     read -r born <"/proc/$1/stat" || return 0
     # shellcheck disable=SC2086  # words
     set -- $1 ${born##*) }
+    [ "$2" != Z ] || return 0 # it has ended, and nobody has asked how
     shift 20
     printf '%s %s\n' "$1" "$(cat /proc/sys/kernel/random/boot_id)"
 }

@@ -109,6 +109,19 @@ def test_a_broken_download_goes_on_where_it_stopped(
     assert len(asked) == (1 if begun == "right" else 2)
 
 
+@pytest.mark.parametrize("kind", ["curl"])
+def test_a_connection_that_breaks_is_made_again(device: ShellDevice) -> None:
+    curl = device.home / "bin/curl"
+    real = curl.resolve()
+    curl.unlink()
+    curl.write_text(f'#!{shutil.which("dash")}\nexec {real} "$@" --limit-rate 500K --max-time 2\n')
+    curl.chmod(0o755)
+    done = device.pull("--to", "big", "acme/big@v1")
+    assert done.status == 0, done.stderr
+    assert "model.bin: going on after" in done.stderr
+    assert (device.home / "big/current/model.bin").read_bytes() == MODEL.read(0, MODEL.size)
+
+
 @every_kind
 def test_a_byte_that_went_bad_is_found_and_fetched_again(device: ShellDevice) -> None:
     device.pull("--to", "big", "acme/big@v1")
