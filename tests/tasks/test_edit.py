@@ -173,9 +173,7 @@ allow:
 
 @pytest.mark.parametrize("indent", ["", "  "])
 @pytest.mark.parametrize("more", ["", "...\n"])
-async def test_what_stands_beside_the_entries_stays(
-    tmp_path: Path, indent: str, more: str
-) -> None:
+async def test_what_stands_beside_the_entries_stays(tmp_path: Path, indent: str, more: str) -> None:
     file = tmp_path / "allowlist.yaml"
     text = POLICY.format(indent=indent, more=more)
     above, _, list_ = text.partition("allow:")
