@@ -44,9 +44,9 @@ def measure(rig_: Rig) -> Table:
     stage.write_lock(rig_.room("mirror"), server.url)
     rig.check(server, big)
     mirrors = {
-        "hubpin": Mirror(rig_.room("mirror"), server.url, rig_.memory / "data"),
+        "hubpin": Mirror(rig_.room("mirror"), server.url, rig_.folder / "data"),
         "hubpin, fetcher: false": Mirror(
-            rig_.room("mirror"), server.url, rig_.memory / "data", name="alone", fetcher=False
+            rig_.room("mirror"), server.url, rig_.folder / "data", name="alone", fetcher=False
         ),
     }
     for mirror in mirrors.values():
@@ -77,7 +77,7 @@ def _fresh(mirror: Mirror, work: Callable[[Server], Sample], **env: str) -> Samp
 
 
 def _fresh_cache(rig_: Rig, hub: _Hub, work: Callable[[Server], Sample]) -> Sample:
-    folder = rig_.room("cache", memory=True)
+    folder = rig_.room("cache")
     server = servers.nginx_cache("proxy_cache", folder, hub.server.url)
     try:
         return work(server)
@@ -195,7 +195,7 @@ def _https(rig_: Rig, table: Table, stage: Stage, entry: Entry, count: int) -> N
         servers.nginx_hub("tls", rig_.room("tls-upstream"), stage.root, COMMIT, tls=tls)
     )
     place = f"https://127.0.0.1:{hub.port}"
-    mirror = Mirror(rig_.room("tls-mirror"), place, rig_.memory / "data")
+    mirror = Mirror(rig_.room("tls-mirror"), place, rig_.folder / "data")
     stage.write_lock(mirror.folder, place)
     cert = str(folder / "cert.pem")
 

@@ -27,9 +27,9 @@ def measure(rig_: Rig) -> Table:
     hub = rig_.keep(servers.nginx_hub("upstream", rig_.room("upstream"), stage.root, COMMIT))
     stage.write_lock(rig_.room("mirror"), hub.url)
     mirrors = {
-        "hubpin": Mirror(rig_.room("mirror"), hub.url, rig_.memory / "data"),
+        "hubpin": Mirror(rig_.room("mirror"), hub.url, rig_.folder / "data"),
         "fetcher: false": Mirror(
-            rig_.room("mirror"), hub.url, rig_.memory / "data", name="alone", fetcher=False
+            rig_.room("mirror"), hub.url, rig_.folder / "data", name="alone", fetcher=False
         ),
     }
     for name, files, count in (("16", many, rig_.rounds(3)), ("8", large, rig_.rounds(2))):
