@@ -25,7 +25,10 @@ HALF_SENT = 400
 LEAVERS = 400
 
 
-@pytest.mark.row("C02", behaviour="Others are served as fast as before: 99 of 100 within 2 times.")
+@pytest.mark.row(
+    "C02",
+    behaviour="Others wait twice as long as before at most, or 50 ms (median) and 250 ms (99 of 100).",
+)
 def test_c02_slow_readers_slow_nobody_else(place: Place) -> None:
     """200 clients ask for a large file and read nothing."""
     before = place.milliseconds()
@@ -56,7 +59,7 @@ def test_c03_half_sent_heads_are_dropped(place: Place) -> None:
     for client in clients:
         client.close()
     assert not left
-    assert took < 11
+    assert took < 10
 
 
 @pytest.mark.row("C04", behaviour="One answer of at most the file's size, by one transfer.")

@@ -140,9 +140,7 @@ def _is_served(url: str) -> bool:
     return ask(url, method="HEAD").status == 200
 
 
-@pytest.mark.row(
-    "K03", behaviour="Refused for less than 1 s of CPU and 50 MB more than any start costs."
-)
+@pytest.mark.row("K03", behaviour="Refused for at most 1 s of CPU and 50 MB more than any start.")
 def test_k03_a_bomb_is_not_read(desks: Callable[[], Desk]) -> None:
     """Aliases of aliases, 5,000 levels, a number of 5,000 digits, a file of 100 MB."""
     large = "allow:\n" + "  - acme/model@main\n" * (5 << 20)

@@ -23,6 +23,14 @@ def test_the_document_has_the_rows_that_the_tests_have(request: pytest.FixtureRe
     assert blank == sorted((replace(row, result="") for row in collected), key=lambda r: r.order)
 
 
+def test_no_row_is_forgotten() -> None:
+    wanted = {f"U{n:02d}" for n in range(1, 56)} | {f"C{n:02d}" for n in range(1, 8)}
+    wanted |= {f"K{n:02d}" for n in range(1, 6)}
+    written = {row.id: row.test for row in read(DOCUMENT)}
+    assert sorted(wanted - written.keys()) == []
+    assert [row.test for row in read(DOCUMENT) if f"::test_{row.id.lower()}_" not in row.test] == []
+
+
 def test_the_document_names_no_test_that_is_gone() -> None:
     for row in read(DOCUMENT):
         file, _, function = row.test.partition("::")
