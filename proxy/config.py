@@ -120,6 +120,7 @@ class Config:
     audit_keep: int = 100  # full files of it that are kept; 0: all
     audit_sync: bool = True  # fsync it after each batch
     audit_addresses: str = "plain"  # or "pseudonym": a keyed hash instead of the address
+    log: str = "text"  # or "json": one object a line
 
     @property
     def lock(self) -> Path:
@@ -195,6 +196,7 @@ def _config(root: Node, file: Path | None) -> Config:
         audit_addresses=fields.choice(
             "audit_addresses", default.audit_addresses, ("plain", "pseudonym")
         ),
+        log=fields.choice("log", default.log, ("text", "json")),
     )
     fields.done()
     if config.lock == config.allowlist:

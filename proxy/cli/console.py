@@ -24,6 +24,7 @@ from proxy import config as configs
 from proxy.config import Config
 from proxy.errors import ConfigError, InstanceRunning, MirrorError, Refused
 from proxy.hub.names import Pair
+from proxy.telemetry import logs
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +48,11 @@ class Session:
     verbose: int = 0
 
     def config(self) -> Config:
-        """Raises: ConfigError."""
-        return configs.load(self.config_file)
+        """Read it, and log as it says from here on. Raises: ConfigError."""
+        config = configs.load(self.config_file)
+        if config.log != logs.TEXT:
+            logs.setup(config.log, logging.getLogger().level)
+        return config
 
 
 def session(ctx: typer.Context) -> Session:

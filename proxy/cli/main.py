@@ -30,6 +30,7 @@ from proxy.cli import (
     warm,
 )
 from proxy.cli.console import Session, data
+from proxy.telemetry import logs
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "init": init.command,
@@ -92,11 +93,7 @@ def _options(
     # A server's log is its diary; for the other commands it is noise unless something is wrong.
     usual = logging.INFO if ctx.invoked_subcommand == "serve" else logging.WARNING
     level = min(usual, logging.INFO if verbose == 1 else usual)
-    logging.basicConfig(
-        level=logging.DEBUG if verbose > 1 else level,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        force=True,
-    )
+    logs.setup(logs.TEXT, logging.DEBUG if verbose > 1 else level)
 
 
 def _version(*, shown: bool) -> None:

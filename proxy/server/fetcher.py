@@ -24,6 +24,7 @@ from proxy.config import Config, Secret, Timeouts, UpstreamConfig
 from proxy.hub.wire import Json
 from proxy.mirror import channel, fetching
 from proxy.mirror.channel import Channel
+from proxy.telemetry import logs
 
 _NICE = 10
 _END_S = 15.0  # to write down what came, before it is killed
@@ -72,7 +73,8 @@ def _dump(config: Config) -> Json:
         "keep_free": config.keep_free,
         "connect": config.timeouts.connect,
         "read": config.timeouts.read,
-        "log": logging.getLogger().level,
+        "log": config.log,
+        "level": logging.getLogger().level,
         "upstreams": [
             {
                 "url": str(one.url),
@@ -86,15 +88,14 @@ def _dump(config: Config) -> Json:
 
 
 def _load(raw: Json) -> Config:
-    logging.basicConfig(
-        level=int(str(raw["log"])), format="%(asctime)s %(levelname)s fetcher: %(message)s"
-    )
+    logs.setup(str(raw["log"]), int(str(raw["level"])), logger="fetcher")
     upstreams = raw["upstreams"]
     assert isinstance(upstreams, list)
     return Config(
         data=Path(str(raw["data"])),
         keep_free=int(str(raw["keep_free"])),
         timeouts=Timeouts(float(str(raw["connect"])), float(str(raw["read"]))),
+        log=str(raw["log"]),
         upstreams=tuple(
             UpstreamConfig(
                 URL(one["url"]),
