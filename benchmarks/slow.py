@@ -22,7 +22,7 @@ def measure(rig_: Rig) -> Table:
     subjects = {"direct": partial(_download, hub, entry)}
     for connections in (1, 4, 8):
         mirror = Mirror(
-            rig_.room("mirror"), hub.url, rig_.memory / f"data-{connections}",
+            rig_.room("mirror"), hub.url, rig_.folder / f"data-{connections}",
             name=f"hubpin-{connections}", connections=connections,
         )  # fmt: skip
         subjects[str(connections)] = partial(_cold, mirror, entry)
