@@ -12,6 +12,7 @@ from proxy.errors import MirrorError
 from proxy.hub.names import Digest, Pair
 from proxy.mirror.mirror import Mirror
 from proxy.tasks import evict, scrub, warm
+from proxy.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
@@ -82,8 +83,14 @@ class Upkeep:
         """Whether every file of the pair is held now."""
         try:
             async with aclosing(warm.warm(self._mirror, [pair], jobs=_WARM_JOBS)) as events:
+                total = 0
                 async for event in events:
-                    if isinstance(event, warm.Finished):
+                    if isinstance(event, warm.Planned):
+                        total = event.bytes
+                        metrics.WARM_MISSING.set(total - event.held_bytes)
+                    elif isinstance(event, warm.Progress | warm.Fetched):
+                        metrics.WARM_MISSING.set(total - event.done_bytes)
+                    elif isinstance(event, warm.Finished):
                         log.info(
                             "warmed %s: %d files fetched, %d failed",
                             pair, event.fetched_files, event.failed,

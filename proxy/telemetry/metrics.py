@@ -39,6 +39,11 @@ UPSTREAM_LIMITED = Counter(
     "hubpin_upstream_limited_total", "Answers 429 of upstreams: too many requests.",
     registry=REGISTRY,
 )  # fmt: skip
+WARM_MISSING = Gauge(
+    "hubpin_warm_missing_bytes",
+    "Bytes that were missing when the server last worked on a pair marked warm.",
+    registry=REGISTRY,
+)
 DISK_FREE = Gauge(
     "hubpin_disk_free_bytes", "Free disk where the data directory lies.", registry=REGISTRY
 )

@@ -24,7 +24,7 @@ WEIGHTS = "/acme/tiny/resolve/main/model.safetensors"
 _WEIGHTS = Content("tiny main", WEIGHTS_SIZE)
 # Of one connection or one moment.
 _OWN = {"date", "x-request-id", "server", "connection", "keep-alive"}
-_CLIENTS = ("hub-2.4.0", "hub-0.36.2")
+_CLIENTS = ("hub-2.4.0", "hub-1.33.0", "hub-0.36.2", "hub-0.25.2")
 
 
 @pytest.mark.parametrize("kind", FRONTS, ids=lambda kind: kind.name)

@@ -9,6 +9,7 @@ import pytest
 
 from proxy.hub.names import Pair
 from proxy.server.upkeep import Upkeep
+from proxy.telemetry import metrics
 from tests.fakes.memory import FakeHub
 from tests.tasks.conftest import Site
 
@@ -90,3 +91,12 @@ async def test_a_pair_that_could_not_be_had_is_tried_again_later(site: Site, hub
     assert len(hub.fetched) == 2
     async with site.mirror() as mirror:
         assert await mirror.cache.held(mirror.catalog.lock.pins[WARM].files["model.bin"])
+
+
+async def test_a_metric_tells_what_is_still_missing(site: Site, hub: FakeHub) -> None:
+    hub.down = True
+    await run(site)
+    assert metrics.WARM_MISSING.collect()[0].samples[0].value == len(f"weights of {WARM}")
+    hub.down = False
+    await run(site)
+    assert metrics.WARM_MISSING.collect()[0].samples[0].value == 0
