@@ -113,6 +113,8 @@ class HubUpstream:
             raise UpstreamUnavailable(
                 self.name, f"{what}: it answers for another commit, {answer.commit[:60]!a}"
             )
+        if answer.status == 416 and start > 0:
+            raise RangeIgnored(self.name, f"{what}: it refuses a range that is in the file: 416")
         if answer.status not in (200, 206):
             raise answer.refusal(what)
         if answer.is_html and not file.path.lower().endswith((".html", ".htm")):
@@ -123,8 +125,8 @@ class HubUpstream:
             want = f"bytes {start}-{stop - 1}/{file.size}"
             got = answer.headers.get("Content-Range", "")
             if got.strip() != want:
-                raise UpstreamUnavailable(
-                    self.name, f"{what}: asked for {want!r}, it sends {got[:100]!a}"
-                )
+                # From the beginning it may do better than in the middle.
+                kind = RangeIgnored if start > 0 else UpstreamUnavailable
+                raise kind(self.name, f"{what}: asked for {want!r}, it sends {got[:100]!a}")
         elif start > 0:
             raise RangeIgnored(self.name, f"{what}: it ignores Range")

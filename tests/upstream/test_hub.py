@@ -201,7 +201,7 @@ class TestRanges:
         self, upstream: Upstream, hub: Origin, wrong: str
     ) -> None:
         hub.say(RESOLVE, Said(206, DATA[5:10], {"Content-Range": wrong}))
-        with pytest.raises(UpstreamUnavailable, match="it sends"):
+        with pytest.raises(RangeIgnored, match="it sends"):
             await read(upstream, MODEL, 5, 10)
 
     async def test_more_bytes_than_asked_for_are_never_handed_on(
@@ -225,10 +225,19 @@ class TestRanges:
         with pytest.raises(UpstreamUnavailable, match="broke"):
             await read(upstream, MODEL)
 
-    async def test_416_is_unavailable(self, upstream: Upstream, hub: Origin) -> None:
+    async def test_a_416_in_the_middle_asks_to_begin_at_the_beginning(
+        self, upstream: Upstream, hub: Origin
+    ) -> None:
+        hub.say(RESOLVE, Said(416))
+        with pytest.raises(RangeIgnored, match="416"):
+            await read(upstream, MODEL, 5)
+
+    async def test_a_416_at_the_beginning_is_unavailable(
+        self, upstream: Upstream, hub: Origin
+    ) -> None:
         hub.say(RESOLVE, Said(416))
         with pytest.raises(UpstreamUnavailable, match="416"):
-            await read(upstream, MODEL, 5)
+            await read(upstream, MODEL)
 
 
 class TestRefusals:
