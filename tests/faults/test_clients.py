@@ -27,7 +27,7 @@ LEAVERS = 400
 
 @pytest.mark.row(
     "C02",
-    behaviour="Others wait twice as long as before at most, or 50 ms (median) and 250 ms (99 of 100).",
+    behaviour="Others wait twice as long at most, or 50 ms (median) and 250 ms (99 of 100).",
 )
 def test_c02_slow_readers_slow_nobody_else(place: Place) -> None:
     """200 clients ask for a large file and read nothing."""
