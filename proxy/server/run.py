@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import watchfiles
 
@@ -38,6 +39,7 @@ async def serve(config: Config, *, listening: Callable[[Listen], None] | None = 
     async with running(config) as (site, address):
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_complain)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         if listening is not None:
@@ -135,6 +137,15 @@ async def _follow_edits(site: Site) -> None:
         recursive=False,
     ):
         _reload(site)
+
+
+def _complain(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Without descriptors left, accepting fails every second: a line each is enough."""
+    error = context.get("exception")
+    if isinstance(error, OSError):
+        log.error("%s: %s", context.get("message"), error)
+    else:
+        loop.default_exception_handler(context)
 
 
 def _reload(site: Site) -> None:
