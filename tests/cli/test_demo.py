@@ -52,7 +52,8 @@ def test_an_interrupted_demo_leaves_nothing_running(
 ) -> None:
     stage = tmp_path / "stage"
     demo = subprocess.Popen(
-        [*COMMAND, "--keep", str(stage)],
+        # Who runs the tests in the background may have them ignore SIGINT, and children inherit it.
+        ["env", "--default-signal=INT", *COMMAND, "--keep", str(stage)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
