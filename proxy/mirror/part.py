@@ -165,7 +165,10 @@ class Part:
 
     def descriptor(self) -> int:
         """A descriptor of its own for a reader; it outlives this part, and locks nothing."""
-        return os.dup(self._fd)
+        try:
+            return os.dup(self._fd)
+        except OSError as e:  # no descriptor left
+            raise StoreError(f"cannot open {self.path}: {e}") from e
 
     def keep(self, exposed: int) -> None:
         """Let go; what was written stays for the next one, and what was not takes no room."""
