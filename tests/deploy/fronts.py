@@ -7,6 +7,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ http {{
 """
 
 
-class Front:
+class Front(ABC):
     """A reverse proxy in a process of its own; a context manager."""
 
     name: str
@@ -54,9 +55,9 @@ class Front:
             shutil.copy(tls.ca_file().with_name(f"good.{suffix}"), folder / f"mirror.{suffix}")
         self.write()
 
+    @abstractmethod
     def write(self) -> None:
         """The sample with ports and paths of this run."""
-        raise NotImplementedError
 
     def check(self) -> subprocess.CompletedProcess[str]:
         """What the program says about the configuration."""
@@ -64,11 +65,11 @@ class Front:
             self.checker(), capture_output=True, text=True, timeout=30, check=False
         )
 
-    def checker(self) -> list[str]:
-        raise NotImplementedError
+    @abstractmethod
+    def checker(self) -> list[str]: ...
 
-    def command(self) -> list[str]:
-        raise NotImplementedError
+    @abstractmethod
+    def command(self) -> list[str]: ...
 
     @property
     def url(self) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import re
 import socket
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +29,7 @@ class Asked:
     headers: str  # lines, lower case
 
 
-class Listener:
+class Listener(ABC):
     """Accepts connections in threads; a context manager."""
 
     def __init__(self) -> None:
@@ -59,9 +60,9 @@ class Listener:
         for sock in [self._socket, *self._open]:
             sock.close()
 
+    @abstractmethod
     def serve(self, sock: socket.socket) -> None:
         """One connection, in a thread of its own."""
-        raise NotImplementedError
 
     def _accept(self) -> None:
         while True:
