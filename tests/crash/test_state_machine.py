@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -62,9 +63,10 @@ class Machine(RuleBasedStateMachine):
         self.known: set[Digest] = set()  # small files that some lock has read
         self.full = False
         self._real_fallocate = os.posix_fallocate
-        os.posix_fallocate = self._fallocate
-        caches._REST_AFTER_BAD_S = 0.0
-        parts.SYNC_EVERY = 3 * PIECE
+        self.patches = pytest.MonkeyPatch()
+        self.patches.setattr(os, "posix_fallocate", self._fallocate)
+        self.patches.setattr(caches, "_REST_AFTER_BAD_S", 0.0)
+        self.patches.setattr(parts, "SYNC_EVERY", 3 * PIECE)
         self._commit()
         self._open()
         self.update()
@@ -73,7 +75,7 @@ class Machine(RuleBasedStateMachine):
         if not hasattr(self, "loop"):
             return
         self._drop()
-        os.posix_fallocate = self._real_fallocate
+        self.patches.undo()
         self.loop.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
