@@ -13,6 +13,8 @@ from proxy.mirror.follower import Source
 from proxy.telemetry import metrics
 
 _COUNT_S = 5.0
+_AT_ONCE = 1 << 20  # bytes of a file whose progress is told as it happens;
+_GATHER_S = 0.003  # later so often at most
 
 
 async def serve_channel(
@@ -29,7 +31,9 @@ async def serve_channel(
             number = message["id"]
             assert isinstance(number, int)
             if message["do"] == "fetch":
-                work = _fetch(line, cache, message, running)
+                # At once: the next message may be about it.
+                running[number] = cache.start(channel.load_entry(message["entry"]))
+                work = _fetch(line, number, running, pause)
             elif number in running:
                 work = _expose(line, number, running[number])
             else:
@@ -44,18 +48,20 @@ async def serve_channel(
 
 
 async def _fetch(
-    line: Channel, cache: BlobCache, message: Json, running: dict[int, Source]
+    line: Channel,
+    number: int,
+    running: dict[int, Source],
+    pause: Callable[[float], Awaitable[None]],
 ) -> None:
-    number = message["id"]
-    assert isinstance(number, int)
-    fill = cache.start(channel.load_entry(message["entry"]))
-    running[number] = fill
+    fill = running[number]
     try:
         while not fill.held and fill.error is None:
             changed = fill.changed
             line.send(_state(number, fill))
             await line.drain()
             await changed.wait()
+            if fill.front > _AT_ONCE:
+                await pause(_GATHER_S)
         if fill.error is not None:
             end: Json = {"error": channel.dump_error(fill.error)}
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import os
 from collections.abc import Callable
@@ -28,7 +27,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 ATTEMPTS = 3  # downloads with a wrong digest before we give up
-_HASH_PIECE = 1 << 20
 _HASH_RUN = 8 << 20  # bytes hashed per thread hop
 _POLL_S = 0.2  # how often we look whether another process is done
 
@@ -86,6 +84,7 @@ class Fill:
         self.attempt = 0
         self.source = ""
         self.exposed = 0  # how far readers were shown bytes before they were verified
+        self._watched = False  # somebody is to be shown bytes as they come
         self._shop = workshop
         self._part: Part | None = None
         self.changed = asyncio.Event()  # replaced by the next one whenever it is set
@@ -176,18 +175,22 @@ class Fill:
         if await self._is_stored():
             return None  # it was adopted between our look into the store and our lock
         # What readers of an earlier process were shown must be what we verify, or be remembered.
-        if part.exposed == UNKNOWN or part.exposed > part.have.front:
+        asked, found = self.exposed, part.found_exposed
+        if found == UNKNOWN or found > part.have.front:
             self.exposed = entry.size
             shop.misled.add(entry.digest, entry.size)
-            self.exposed = 0
+            self.exposed = asked
         else:
-            self.exposed = part.exposed
+            self.exposed = max(asked, found)
+        if self._watched:  # perhaps only since the part was opened
+            await self.expose(0)
         return part
 
     def _take_part(self) -> Part:
         """In a thread; kept here at once, because the one who waits may be cancelled."""
         shop = self._shop
-        self._part = Part(shop.spool, self.entry.digest, self.entry.size, shop.room)
+        entry, watched = self.entry, self._watched
+        self._part = Part(shop.spool, entry.digest, entry.size, shop.room, exposed=watched)
         return self._part
 
     async def _is_stored(self) -> bool:
@@ -216,22 +219,18 @@ class Fill:
                 await transfer
 
     async def _hash(self, part: Part, transfer: asyncio.Task[None]) -> str:
-        """Hash in order, right behind the front, from the page cache."""
-        hasher = hashlib.sha256()
-        at = 0
-        while at < self.entry.size:
+        """Hash in order what the transfer did not hash as it wrote it, from the page cache."""
+        while part.hashed < self.entry.size:
             changed = self.changed
             front = part.have.front
-            if front > at:
-                stop = min(front, at + _HASH_RUN)
-                await self._shop.hash_run(partial(_hash_run, hasher, part, at, stop))
-                at = stop
+            if front > part.hashed:
+                await self._shop.hash_run(partial(part.hash, min(front, part.hashed + _HASH_RUN)))
             elif transfer.done():
                 await transfer  # raises what stopped it
                 raise StoreError(f"the download of {self.entry.path} left a gap")
             else:
                 await changed.wait()
-        return f"sha256:{hasher.hexdigest()}"
+        return part.digest()
 
     async def _adopt(self, part: Part) -> None:
         try:
@@ -276,11 +275,11 @@ class Fill:
         self.changed = asyncio.Event()
 
     async def expose(self, limit: int) -> None:
-        """Note that a reader is about to be shown unverified bytes below `limit`.
+        """Note that a reader is to be shown unverified bytes below `limit` as they come.
 
-        Durable when it returns, for whoever asks first and for whoever comes meanwhile.
+        Durable before there is a byte to show, or when it returns.
         """
-        part = self._part
+        part, self._watched = self._part, True
         self.exposed = max(self.exposed, limit)
         if part is not None and part.exposed != UNKNOWN:
             await self._shop.on_disk(part.expose)
@@ -298,12 +297,3 @@ class Fill:
 def wrong_size(entry: Entry, size: int) -> DigestMismatch:
     """The blob is held, and is not as long as the lock says."""
     return DigestMismatch(f"{entry.repo}/{entry.path}", f"{entry.size} bytes", f"{size} bytes")
-
-
-def _hash_run(hasher: hashlib._Hash, part: Part, start: int, stop: int) -> None:
-    while start < stop:
-        piece = part.read(start, min(stop, start + _HASH_PIECE))
-        if not piece:
-            raise StoreError(f"{part.path} is shorter than what was written to it")
-        hasher.update(piece)
-        start += len(piece)

@@ -83,9 +83,9 @@ class Source(Protocol):
         ...
 
     async def expose(self, limit: int) -> None:
-        """Note that a reader is about to be shown unverified bytes below `limit`.
+        """Note that a reader is to be shown unverified bytes below `limit` as they come.
 
-        Durable when it returns, for whoever asks first and for whoever comes meanwhile.
+        Durable before there is a byte to show, or when it returns, for whoever asks.
         """
         ...
 
@@ -101,7 +101,7 @@ class Follower:
         self._fill = fill
         # Only an answer that runs to the last byte may start before the verdict: a bounded one
         # could be completed with wrong bytes.
-        self._early = stop == fill.entry.size
+        self._early = stop == fill.entry.size and stop > HOLD_BACK
         self._attempt = -1  # whose bytes we were shown
         self._file: BinaryIO | None = None
 
@@ -120,11 +120,11 @@ class Follower:
                 return fill.entry.size
             if fill.error is not None:
                 raise fill.error
-            limit = min(fill.front, fill.entry.size - HOLD_BACK) if self._early else 0
-            if limit > at:
-                attempt = fill.attempt
-                await fill.expose(limit)
-                if attempt == fill.attempt and fill.error is None and self._show():
+            if self._early:
+                limit, attempt = min(fill.front, fill.entry.size - HOLD_BACK), fill.attempt
+                await fill.expose(limit)  # at first of nothing: then nobody waits for it later
+                same = attempt == fill.attempt and fill.error is None
+                if limit > at and same and self._show():
                     return limit
             await changed.wait()
 

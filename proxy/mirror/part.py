@@ -10,6 +10,7 @@ shown bytes before their digest was known: 0 not at all, -1 the process died bef
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import threading
@@ -23,8 +24,9 @@ from proxy.mirror import flock
 from proxy.mirror.extents import Extents
 
 UNKNOWN = -1
+_HASH_PIECE = 256 << 10
 _OURS = (".part", ".json", ".tmp")  # whatever else lies in the spool is of no use to the next one
-SYNC_EVERY = 32 << 20  # bytes; at most this much and what is in flight is fetched twice
+SYNC_EVERY = 24 << 20  # bytes; at most this much and what is in flight is fetched twice
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +66,18 @@ class Part:
 
     They may run side by side, except `sync` and `keep`, and nothing may be written after `keep`,
     `forget`, `discard` or `close`.
+
+    A sha256 runs behind the first gap: over what is written at its place, while that is in memory,
+    and over what was there already by reading it.
     """
 
-    def __init__(self, spool: Path, digest: Digest, size: int, room: Room) -> None:
-        """Open or create. Raises: flock.Held (another process fills it), StoreError, StoreFull."""
+    def __init__(
+        self, spool: Path, digest: Digest, size: int, room: Room, *, exposed: bool = False
+    ) -> None:
+        """Open or create; `exposed`: somebody waits to be shown what comes, as with `expose`.
+
+        Raises: flock.Held (another process fills it), StoreError, StoreFull.
+        """
         self.path = spool / f"{digest.hex}.part"
         self._sidecar = spool / f"{digest.hex}.json"
         self.size = size
@@ -79,7 +89,11 @@ class Part:
         self._marks = threading.Lock()  # over `have`: threads copy it while the loop adds to it
         self._saving = threading.Lock()  # over the sidecar and the file it is made from
         self._lost = False  # the disk took bytes and may not have kept them
+        self._sha256 = hashlib.sha256()
+        self.hashed = 0  # bytes from offset 0 on
+        self._hashing = threading.Lock()  # over these two
         recorded, self.exposed = _read_sidecar(self._sidecar, size)
+        self.found_exposed = self.exposed  # by whoever filled it before
         try:
             if any(stop > os.fstat(self._fd).st_size for _, stop in recorded):
                 recorded = Extents()
@@ -87,7 +101,10 @@ class Part:
             self._recorded = recorded  # what of it would survive a crash
             self._unsynced = 0
             room.take(self.path, self._fd, size)
-            self._record()
+            if exposed:
+                self.expose()
+            elif self._sidecar.exists():  # else there is nothing to say before the first sync
+                self._record()
         except BaseException as e:
             if not recorded.total:  # of no use to the next one; and what there is of it takes room
                 with suppress(OSError):
@@ -119,6 +136,27 @@ class Part:
                 view = view[written:]
         except OSError as e:
             raise disk_failed(f"write {self.path}", e) from e
+
+    def hash_written(self, start: int, piece: bytes | bytearray | memoryview) -> None:
+        """Hash a piece that `write` just wrote, if everything before it is hashed."""
+        with self._hashing:
+            if start == self.hashed:
+                self._sha256.update(piece)
+                self.hashed += len(piece)
+
+    def hash(self, stop: int) -> None:
+        """Hash what the file holds up to `stop`. Raises: StoreError."""
+        with self._hashing:
+            while self.hashed < stop:
+                piece = self.read(self.hashed, min(stop, self.hashed + _HASH_PIECE))
+                if not piece:
+                    raise StoreError(f"{self.path} is shorter than what was written to it")
+                self._sha256.update(piece)
+                self.hashed += len(piece)
+
+    def digest(self) -> str:
+        """Of what is hashed, as `sha256:<hex>`."""
+        return f"sha256:{self._sha256.hexdigest()}"
 
     def wrote(self, start: int, stop: int) -> bool:
         """Note bytes that `write` wrote; True if it is time to `sync`."""

@@ -54,7 +54,8 @@ class RemoteFill:
         self._base = 0  # attempts that earlier fetchers made
         self._wrong = 0  # of them, as this fetcher said last
         self._ended = asyncio.Event()
-        self._exposed = asyncio.Event()  # this attempt; the fetcher has written it down
+        self.shown = False  # somebody is to be shown bytes as they come
+        self._exposed = False  # this attempt; the fetcher has seen to that
 
     async def run(self) -> None:
         """Have it fetched. The outcome, whatever it is, reaches every reader."""
@@ -67,17 +68,13 @@ class RemoteFill:
                 self.error = StoreError("the download was stopped")
             self._fire()
 
-    async def expose(self, limit: int) -> None:  # a limit for all: more than `front` is never shown
-        exposed = self._exposed
-        if not exposed.is_set():
-            self._fetcher.send({"do": "expose", "id": self._number, "limit": self.entry.size})
-            changed = self.changed
-            waits = [asyncio.ensure_future(one.wait()) for one in (exposed, changed)]
-            try:
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for one in waits:
-                    one.cancel()
+    async def expose(self, limit: int) -> None:  # for all: more than `front` is never shown
+        attempt = self.attempt
+        if not self._exposed:
+            self.shown = True
+            self._fetcher.expose(self._number)
+        while not self._exposed and attempt == self.attempt and not self._ended.is_set():
+            await self.changed.wait()
 
     def open(self) -> BinaryIO | None:
         if self.held:
@@ -110,9 +107,8 @@ class RemoteFill:
             self.error = channel.load_error(message["error"])
             self._ended.set()
         elif "exposed" in message:
-            if self._base + _int(message, "attempt") == self.attempt:
-                self._exposed.set()
-            return
+            attempt = self._base + _int(message, "attempt")
+            self._exposed = self._exposed or attempt == self.attempt
         else:
             attempt = self._base + _int(message, "attempt")
             if attempt != self.attempt:
@@ -141,7 +137,7 @@ class RemoteFill:
     def _begin(self, attempt: int) -> None:
         self.attempt = attempt
         self.front = self.inode = 0
-        self._exposed = asyncio.Event()
+        self._exposed = False
 
     def _fire(self) -> None:
         self.changed.set()
@@ -171,7 +167,13 @@ class Fetcher:
     def drop(self, number: int) -> None:
         self._fills.pop(number, None)
 
-    def send(self, message: Json) -> None:
+    def expose(self, number: int) -> None:
+        """Have the fetcher note that clients are shown this download, if it has heard of it."""
+        fill = self._fills.get(number)
+        if fill is not None:
+            self._send({"do": "expose", "id": number, "limit": fill.entry.size})
+
+    def _send(self, message: Json) -> None:
         if self._channel is not None:
             self._channel.send(message)
 
@@ -215,7 +217,9 @@ class Fetcher:
                 fill.lost()
 
     def _ask(self, number: int, fill: RemoteFill) -> None:
-        self.send({"do": "fetch", "id": number, "entry": channel.dump_entry(fill.entry)})
+        self._send({"do": "fetch", "id": number, "entry": channel.dump_entry(fill.entry)})
+        if fill.shown:
+            self.expose(number)
 
     def _hear(self, message: Json) -> None:
         if "limited" in message:

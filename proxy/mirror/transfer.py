@@ -19,7 +19,7 @@ from proxy.errors import RangeIgnored, UpstreamOffline, UpstreamUnavailable
 from proxy.mirror.extents import Extents
 from proxy.mirror.part import Part
 from proxy.pins.lock import Entry
-from proxy.upstream.base import Upstream
+from proxy.upstream.base import Piece, Upstream
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class Tuning:
     """When to use how many connections, and when to give up. Sizes are bytes, times seconds."""
 
     batch: int = 1 << 20  # bytes per write
+    whole: int = 256 << 10  # a piece of so many bytes is written without waiting for others
     flush_s: float = 0.05  # how long bytes may wait for their batch to fill
     large: int = 64 << 20  # only what misses this much is fetched over several connections
     segment: int = 16 << 20  # what a further connection asks for
@@ -89,7 +90,7 @@ class Transfer:
     _failures: int = 0
     _had: int = 0  # bytes that were there at the last failure
     _progressed: float = 0.0  # when the last byte was written
-    _syncing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _syncing: asyncio.Future[None] | None = None
 
     async def run(self) -> None:
         """Returns when every byte is in the part. Raises: UpstreamError, StoreError."""
@@ -108,12 +109,16 @@ class Transfer:
                     if lane.batch and self.clock() - lane.flushed >= self.tuning.flush_s:
                         await self._flush(lane)
                 self._widen()
+            while self._syncing is not None:
+                await self._synced(self._syncing)
         finally:
             for lane in self._lanes:
                 if lane.task is not None:
                     lane.task.cancel()
             await asyncio.gather(
-                *(lane.task for lane in self._lanes if lane.task), return_exceptions=True
+                *(lane.task for lane in self._lanes if lane.task),
+                *([self._syncing] if self._syncing else []),
+                return_exceptions=True,
             )
             for lane in list(self._lanes):
                 self._drop(lane)
@@ -179,7 +184,7 @@ class Transfer:
         skip = lane.skip
         lane.began_at = 0 if skip else lane.at
         lane.asked = lane.stop
-        asked = lane.flushed = clock()
+        asked = clock()
         try:
             async with aclosing(self.upstream.fetch(self.entry, lane.began_at, lane.stop)) as body:
                 async for piece in body:
@@ -194,13 +199,16 @@ class Transfer:
                         skip -= dropped
                         chunk = chunk[dropped:]
                     chunk = chunk[: max(0, lane.stop - received)]
-                    lane.batch += chunk
                     received += len(chunk)
-                    full = received >= lane.stop or len(lane.batch) >= tuning.batch
-                    if full or came - lane.flushed >= tuning.flush_s:
-                        await self._flush(lane)
-                        if lane.at >= lane.stop:
-                            return
+                    if len(chunk) >= tuning.whole and not lane.batch:
+                        await self._flush(lane, chunk)
+                    else:
+                        lane.batch += chunk
+                        full = received >= lane.stop or len(lane.batch) >= tuning.batch
+                        if full or came - lane.flushed >= tuning.flush_s:
+                            await self._flush(lane)
+                    if lane.at >= lane.stop:
+                        return
                     asked = clock()
         except UpstreamUnavailable:
             await self._flush(lane)  # what came is not asked for again
@@ -211,14 +219,16 @@ class Transfer:
                 self.upstream.name, f"{self.entry.path} ended {lane.stop - lane.at} bytes early"
             )
 
-    async def _flush(self, lane: _Lane) -> None:
-        """Write what came. Two who ask at once write one after the other, in order."""
+    async def _flush(self, lane: _Lane, piece: Piece = b"") -> None:
+        """Write what came, and then a piece that was never put with it. Two who ask at once write
+        one after the other, in order."""
         async with lane.writing:
             batch, lane.batch = lane.batch, bytearray()
             lane.flushed = self.clock()
             await self._write(lane, batch)
+            await self._write(lane, piece)
 
-    async def _write(self, lane: _Lane, batch: bytearray) -> None:
+    async def _write(self, lane: _Lane, batch: bytearray | Piece) -> None:
         if not batch:
             return
         start, stop = lane.at, lane.at + len(batch)
@@ -230,15 +240,29 @@ class Transfer:
         self._strikes = 0
         due = self.part.wrote(start, stop)
         self.progress()
-        if due and not self._syncing.locked():
-            async with self._syncing:
-                await self.in_thread(self.part.sync)
+        if due:
+            await self._sync()
+
+    async def _sync(self) -> None:
+        """Put what came on disk while more comes; if that is still going on from before, wait."""
+        while self._syncing is not None:
+            await self._synced(self._syncing)
+        self._syncing = asyncio.ensure_future(self.in_thread(self.part.sync))
+
+    async def _synced(self, syncing: asyncio.Future[None]) -> None:
+        """Wait for the end of a sync. Raises: StoreError, if it failed."""
+        await asyncio.wait([syncing])
+        if self._syncing is syncing:
+            self._syncing = None
+        syncing.result()
 
     def _write_missing(
-        self, missing: Iterable[tuple[int, int]], batch: bytearray, offset: int
+        self, missing: Iterable[tuple[int, int]], batch: bytearray | Piece, offset: int
     ) -> None:
         for start, stop in missing:
-            self.part.write(start, memoryview(batch)[start - offset : stop - offset])
+            piece = memoryview(batch)[start - offset : stop - offset]
+            self.part.write(start, piece)
+            self.part.hash_written(start, piece)
 
     def _drop(self, lane: _Lane) -> None:
         self._lanes.remove(lane)

@@ -22,7 +22,7 @@ from proxy.hub.names import Digest
 from proxy.hub.wire import TreeEntry
 from proxy.mirror import flock
 from proxy.tasks.resolve import Pause, wait_s
-from proxy.upstream.base import Upstream
+from proxy.upstream.base import Piece, Upstream
 
 SUFFIX = ".small"  # of such a download in the spool
 TRIES = 5  # in a row without one more byte
@@ -48,13 +48,13 @@ class _Part:
         self.sha256 = hashlib.sha256()
         self.git = BlobHasher(self._size)
 
-    def append(self, piece: bytes) -> None:
+    def append(self, piece: Piece) -> None:
         at = 0
         while at < len(piece):
             at += self._out.write(piece[at:])
         self.written += len(piece)
         self.sha256.update(piece)
-        self.git.update(piece)
+        self.git.update(bytes(piece))
 
     def close(self) -> None:
         self._out.close()

@@ -8,6 +8,8 @@ from typing import Protocol
 from proxy.hub.names import CommitSha, RepoId, RepoPath, Revision
 from proxy.hub.wire import RepoInfo, TreeEntry
 
+Piece = bytes | memoryview  # of a body; valid until the next one is asked for
+
 
 class Located(Protocol):
     """A file that an upstream can be asked for. `Entry` and `TreeEntry` are such."""
@@ -49,7 +51,7 @@ class Upstream(Protocol):
         """
         ...
 
-    def fetch(self, file: Located, start: int, stop: int) -> AsyncGenerator[bytes]:
+    def fetch(self, file: Located, start: int, stop: int) -> AsyncGenerator[Piece]:
         """The bytes [start, stop) of a file, unverified, and never more than asked for.
 
         It may end early without an error: the caller counts. Raises: UpstreamUnavailable (also

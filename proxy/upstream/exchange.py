@@ -28,6 +28,8 @@ from proxy.errors import (
 )
 from proxy.hub.names import RepoId
 from proxy.telemetry import metrics
+from proxy.upstream import intake
+from proxy.upstream.base import Piece
 from proxy.upstream.manners import Manners, asked_wait
 from proxy.upstream.redirects import GuardedResolver, RedirectPolicy
 
@@ -124,27 +126,42 @@ class Answer:
             return Transient(name, problem)
         return UpstreamUnavailable(name, problem)
 
-    async def chunks(self) -> AsyncGenerator[bytes]:
+    async def chunks(self) -> AsyncGenerator[Piece]:
         """The body as it arrives. Raises: UpstreamUnavailable, also if it comes too slowly."""
         limits, clock = self._exchange.limits, self._exchange.clock
         waited, got = 0.0, 0  # since the last verdict; the consumer's own time does not count
-        while True:
-            asked = clock()
-            try:
-                chunk = await self._response.content.read(_PIECE)
-            except (aiohttp.ClientError, OSError, TimeoutError) as e:
-                raise self._exchange.translated(e, self._response.url, half_way=True) from e
-            if not chunk:
-                return
-            waited += clock() - asked
-            got += len(chunk)
-            if waited >= limits.slow_s:
-                if got < limits.slow_rate * waited:
-                    raise Transient(
-                        self._exchange.name, f"too slow: {got:,} bytes came in {waited:.0f} s"
-                    )
-                waited, got = 0.0, 0
-            yield chunk
+        async with aclosing(self._pieces()) as pieces:
+            while True:
+                asked = clock()
+                try:
+                    chunk = await anext(pieces)
+                except StopAsyncIteration:
+                    return
+                except (aiohttp.ClientError, OSError, TimeoutError) as e:
+                    raise self._exchange.translated(e, self._response.url, half_way=True) from e
+                waited += clock() - asked
+                got += len(chunk)
+                if waited >= limits.slow_s:
+                    if got < limits.slow_rate * waited:
+                        raise Transient(
+                            self._exchange.name, f"too slow: {got:,} bytes came in {waited:.0f} s"
+                        )
+                    waited, got = 0.0, 0
+                yield chunk
+
+    async def _pieces(self) -> AsyncGenerator[Piece]:
+        """Raises: what aiohttp raises."""
+        taken = intake.take_over(self._response)
+        if taken is None:
+            while piece := await self._response.content.read(_PIECE):
+                yield piece
+            return
+        came, rest = taken
+        if came:
+            yield came
+        async with aclosing(rest.pieces(self._exchange.silence_s)) as pieces:
+            async for chunk in pieces:
+                yield chunk
 
     async def read(self, most: int) -> bytes:
         """The whole body. Raises: UpstreamUnavailable, also if it is longer than `most` bytes."""
@@ -156,7 +173,7 @@ class Answer:
                     raise UpstreamUnavailable(
                         self._exchange.name, f"its answer is longer than {most:,} bytes"
                     )
-                pieces.append(chunk)
+                pieces.append(bytes(chunk))
         return b"".join(pieces)
 
 
@@ -217,6 +234,11 @@ class Exchange:
                 raise
             response.release()  # for the next request, if its short body came along
         raise UpstreamUnavailable(self.name, f"it redirects more than {self.limits.hops} times")
+
+    @property
+    def silence_s(self) -> float:
+        """How long a body may bring nothing."""
+        return self._timeouts.read
 
     async def close(self) -> None:
         self._closed = True

@@ -18,7 +18,7 @@ from proxy.errors import (
 )
 from proxy.hub.names import CommitSha, RepoId, RepoPath, Revision
 from proxy.hub.wire import RepoInfo, TreeEntry
-from proxy.upstream.base import Located, Upstream
+from proxy.upstream.base import Located, Piece, Upstream
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class Failover:
                 problems.append(e)
         raise _combined(problems)
 
-    async def fetch(self, file: Located, start: int, stop: int) -> AsyncGenerator[bytes]:
+    async def fetch(self, file: Located, start: int, stop: int) -> AsyncGenerator[Piece]:
         if start >= min(stop, file.size):
             return
         problems: list[UpstreamError] = []

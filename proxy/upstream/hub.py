@@ -17,7 +17,7 @@ from proxy.hub import urls
 from proxy.hub.names import CommitSha, RepoId, Revision
 from proxy.hub.wire import RepoInfo, TreeEntry
 from proxy.upstream.api import HubApi
-from proxy.upstream.base import Located
+from proxy.upstream.base import Located, Piece
 from proxy.upstream.exchange import Answer, Exchange, Limits, Transient
 from proxy.upstream.manners import Manners, Pace
 from proxy.upstream.redirects import Renamed
@@ -55,7 +55,7 @@ class HubUpstream:
     def tree(self, repo: RepoId, commit: CommitSha) -> AsyncGenerator[TreeEntry]:
         return self._api.tree(repo, commit)
 
-    async def fetch(self, file: Located, start: int, stop: int) -> AsyncGenerator[bytes]:
+    async def fetch(self, file: Located, start: int, stop: int) -> AsyncGenerator[Piece]:
         left = min(stop, file.size) - start
         if left <= 0:
             return

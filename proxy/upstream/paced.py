@@ -12,7 +12,7 @@ from datetime import datetime
 
 from proxy.hub.names import CommitSha, RepoId, Revision
 from proxy.hub.wire import RepoInfo, TreeEntry
-from proxy.upstream.base import Located, Upstream
+from proxy.upstream.base import Located, Piece, Upstream
 
 _DAY = 24 * 60  # minutes
 _WINDOW = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)-([01]?\d|2[0-3]):([0-5]\d)")
@@ -101,7 +101,7 @@ class Paced:
             async for entry in entries:
                 yield entry
 
-    async def fetch(self, file: Located, start: int, stop: int) -> AsyncGenerator[bytes]:
+    async def fetch(self, file: Located, start: int, stop: int) -> AsyncGenerator[Piece]:
         at = start
         while True:
             await self._wait_open()

@@ -119,6 +119,7 @@ async def test_what_cannot_be_remembered_is_not_forgotten_either(bench: Bench) -
     misled.rmdir()
     bench.hub.blamed.append("so the next one is right")
     cache = bench.start()
+    await cache.hold(entry)  # a reader may still be shown what was kept, and be cut
     assert await read_all(cache, entry) == WHOLE
     assert cache.misled.limit(entry.digest) >= 128 * KB
 
