@@ -10,6 +10,7 @@ from benchmarks.rig import Rig, Sample, Spread, Table
 from benchmarks.servers import Mirror, Server
 from benchmarks.stage import COMMIT, Stage, url
 
+_ACCEL = "hubpin and nginx, X-Accel-Redirect"
 _TARGETS = {1: (1.0, 1.25), 8: (1.0, 1.25), 64: (0.9, 1.6)}  # rate, CPU ÷ nginx
 
 
@@ -24,8 +25,12 @@ def measure(rig_: Rig) -> Table:
         name: rig_.keep(servers.nginx_files(name, rig_.room(name), stage.root))
         for name in ("nginx", "twin")
     }
-    mirror = Mirror(rig_.room("mirror"), hub.url, rig_.room("data"))
+    mirror = Mirror(rig_.room("mirror"), hub.url, rig_.room("data"), accel="/-/accel/")
     subjects["hubpin"] = rig_.keep(mirror.start())
+    rig.check(subjects["hubpin"], entry)  # from here on it is held
+    subjects[_ACCEL] = rig_.keep(
+        servers.nginx_accel("accel", rig_.room("accel"), subjects["hubpin"], mirror.data)
+    )
     subjects["FileResponse"] = rig_.keep(
         servers.aiohttp_app("FileResponse", rig_.folder, "file", stage.root)
     )
@@ -38,6 +43,10 @@ def measure(rig_: Rig) -> Table:
         problem = str(e).splitlines()[0]
     for server in subjects.values():
         rig.check(server, entry)
+    said = servers.fetch(f"{subjects['hubpin'].url}/metrics").decode().splitlines()
+    handed = [line for line in said if line.startswith("hubpin_handed_bytes_total ")]
+    if [float(line.split()[1]) for line in handed] != [entry.size]:
+        raise RuntimeError("hubpin did not hand the file over to nginx")
     seconds = rig_.pick(15, 8) / 10
     for clients in (1, 8, 64):
         asked = {
@@ -69,7 +78,12 @@ def measure(rig_: Rig) -> Table:
                 "64 clients: fastest ÷ slowest, FileResponse",
                 rig.spread(found, "FileResponse", "fair").text(),
             )
-        for other in ("FileResponse", "olah"):
+        table.note(
+            f"{_many(clients)}: {_ACCEL} ÷ hubpin, throughput / CPU-s/GB",
+            f"{rig.ratio(found, _ACCEL, 'hubpin', 'rate').text()} / "
+            f"{rig.ratio(found, _ACCEL, 'hubpin', 'cpu').text()}",
+        )
+        for other in (_ACCEL, "FileResponse", "olah"):
             if other in found:
                 table.note(
                     f"{_many(clients)}: {other} ÷ nginx, throughput / CPU-s/GB",
