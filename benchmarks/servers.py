@@ -232,9 +232,11 @@ def nginx_cache(name: str, folder: Path, upstream: str) -> Server:
     return nginx(name, folder, server, http=http)
 
 
-def nginx_accel(name: str, folder: Path, mirror: Server, data: Path) -> Front:
-    """deploy/nginx.conf in front of a hubpin with `accel: /-/accel/`, without TLS and logs."""
+def nginx_front(name: str, folder: Path, mirror: Server, data: Path | None) -> Front:
+    """deploy/nginx.conf, without TLS and logs; with `data`, files are handed over to it."""
     sample = (_ROOT / "deploy" / "nginx.conf").read_text()
+    if data is None:
+        sample = sample.replace("X-Hubpin-Accel /-/accel/;", 'X-Hubpin-Accel "";')
     left_out = ("#", "listen ", "server_name ", "ssl_", "access_log ")
     kept = [line for line in sample.splitlines() if not line.lstrip().startswith(left_out)]
     http, _, server = "\n".join(kept).partition("\nserver {\n")

@@ -10,7 +10,8 @@ from benchmarks.rig import Rig, Sample, Spread, Table
 from benchmarks.servers import Mirror, Server
 from benchmarks.stage import COMMIT, Stage, url
 
-_ACCEL = "hubpin and nginx, X-Accel-Redirect"
+_ACCEL = "hubpin behind nginx with X-Accel-Redirect"
+_THROUGH = "hubpin behind nginx without"
 _TARGETS = {1: (1.0, 1.25), 8: (1.0, 1.25), 64: (0.9, 1.6)}  # rate, CPU ÷ nginx
 
 
@@ -28,9 +29,9 @@ def measure(rig_: Rig) -> Table:
     mirror = Mirror(rig_.room("mirror"), hub.url, rig_.room("data"), accel="/-/accel/")
     subjects["hubpin"] = rig_.keep(mirror.start())
     rig.check(subjects["hubpin"], entry)  # from here on it is held
-    subjects[_ACCEL] = rig_.keep(
-        servers.nginx_accel("accel", rig_.room("accel"), subjects["hubpin"], mirror.data)
-    )
+    for name, data in ((_ACCEL, mirror.data), (_THROUGH, None)):
+        room = rig_.room(f"front-{len(subjects)}")
+        subjects[name] = rig_.keep(servers.nginx_front(room.name, room, subjects["hubpin"], data))
     subjects["FileResponse"] = rig_.keep(
         servers.aiohttp_app("FileResponse", rig_.folder, "file", stage.root)
     )
@@ -78,12 +79,13 @@ def measure(rig_: Rig) -> Table:
                 "64 clients: fastest ÷ slowest, FileResponse",
                 rig.spread(found, "FileResponse", "fair").text(),
             )
-        table.note(
-            f"{_many(clients)}: {_ACCEL} ÷ hubpin, throughput / CPU-s/GB",
-            f"{rig.ratio(found, _ACCEL, 'hubpin', 'rate').text()} / "
-            f"{rig.ratio(found, _ACCEL, 'hubpin', 'cpu').text()}",
-        )
-        for other in (_ACCEL, "FileResponse", "olah"):
+        for other in (_ACCEL, _THROUGH):
+            table.note(
+                f"{_many(clients)}: {other} ÷ hubpin, throughput / CPU-s/GB",
+                f"{rig.ratio(found, other, 'hubpin', 'rate').text()} / "
+                f"{rig.ratio(found, other, 'hubpin', 'cpu').text()}",
+            )
+        for other in (_ACCEL, _THROUGH, "FileResponse", "olah"):
             if other in found:
                 table.note(
                     f"{_many(clients)}: {other} ÷ nginx, throughput / CPU-s/GB",
