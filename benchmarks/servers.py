@@ -88,6 +88,16 @@ class Server:
         return found
 
 
+@dataclass(slots=True)
+class Front(Server):
+    """A server that works with another one behind it, whose processor time counts as its own."""
+
+    behind: Server
+
+    def cpu_s(self) -> float:
+        return Server.cpu_s(self) + self.behind.cpu_s()
+
+
 def _cpu_s(pid: int, *, ended: bool) -> float:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -222,6 +232,21 @@ def nginx_cache(name: str, folder: Path, upstream: str) -> Server:
     return nginx(name, folder, server, http=http)
 
 
+def nginx_front(name: str, folder: Path, mirror: Server, data: Path | None) -> Front:
+    """deploy/nginx.conf, without TLS and logs; with `data`, files are handed over to it."""
+    sample = (_ROOT / "deploy" / "nginx.conf").read_text()
+    if data is None:
+        sample = sample.replace("X-Hubpin-Accel /-/accel/;", 'X-Hubpin-Accel "";')
+    left_out = ("#", "listen ", "server_name ", "ssl_", "access_log ")
+    kept = [line for line in sample.splitlines() if not line.lstrip().startswith(left_out)]
+    http, _, server = "\n".join(kept).partition("\nserver {\n")
+    made = nginx(
+        name, folder, server.rstrip().removesuffix("}").replace("/var/lib/hubpin/data", str(data)),
+        http=http.replace("127.0.0.1:8090", f"127.0.0.1:{mirror.port}"),
+    )  # fmt: skip
+    return Front(made.name, made.port, made.process, mirror)
+
+
 # --- hubpin --------------------------------------------------------------------------------------
 
 
@@ -235,6 +260,7 @@ class Mirror:
     name: str = "hubpin"
     fetcher: bool = True
     connections: int = 4
+    accel: str = "off"
 
     def start(self, *, cgroup: Path | None = None, env: Mapping[str, str] | None = None) -> Server:
         port = free_port()
@@ -243,7 +269,8 @@ class Mirror:
         config.write_text(
             f"listen: 127.0.0.1:{port}\ndata: {self.data}\n"
             f"allowlist: {self.folder / 'allowlist.yaml'}\n"
-            f"keep_free: 1MiB\nauto_lock: off\nfetcher: {str(self.fetcher).lower()}\n"
+            f"keep_free: 1MiB\nauto_lock: off\naccel: {self.accel}\n"
+            f"fetcher: {str(self.fetcher).lower()}\n"
             f"upstreams:\n  - url: {self.upstream}\n    connections: {self.connections}\n"
             "    redirect_hosts: [127.0.0.1]\n"
         )

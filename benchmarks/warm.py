@@ -10,6 +10,8 @@ from benchmarks.rig import Rig, Sample, Spread, Table
 from benchmarks.servers import Mirror, Server
 from benchmarks.stage import COMMIT, Stage, url
 
+_ACCEL = "hubpin behind nginx with X-Accel-Redirect"
+_THROUGH = "hubpin behind nginx without"
 _TARGETS = {1: (1.0, 1.25), 8: (1.0, 1.25), 64: (0.9, 1.6)}  # rate, CPU ÷ nginx
 
 
@@ -24,8 +26,12 @@ def measure(rig_: Rig) -> Table:
         name: rig_.keep(servers.nginx_files(name, rig_.room(name), stage.root))
         for name in ("nginx", "twin")
     }
-    mirror = Mirror(rig_.room("mirror"), hub.url, rig_.room("data"))
+    mirror = Mirror(rig_.room("mirror"), hub.url, rig_.room("data"), accel="/-/accel/")
     subjects["hubpin"] = rig_.keep(mirror.start())
+    rig.check(subjects["hubpin"], entry)  # from here on it is held
+    for name, data in ((_ACCEL, mirror.data), (_THROUGH, None)):
+        room = rig_.room(f"front-{len(subjects)}")
+        subjects[name] = rig_.keep(servers.nginx_front(room.name, room, subjects["hubpin"], data))
     subjects["FileResponse"] = rig_.keep(
         servers.aiohttp_app("FileResponse", rig_.folder, "file", stage.root)
     )
@@ -38,6 +44,10 @@ def measure(rig_: Rig) -> Table:
         problem = str(e).splitlines()[0]
     for server in subjects.values():
         rig.check(server, entry)
+    said = servers.fetch(f"{subjects['hubpin'].url}/metrics").decode().splitlines()
+    handed = [line for line in said if line.startswith("hubpin_handed_bytes_total ")]
+    if [float(line.split()[1]) for line in handed] != [entry.size]:
+        raise RuntimeError("hubpin did not hand the file over to nginx")
     seconds = rig_.pick(15, 8) / 10
     for clients in (1, 8, 64):
         asked = {
@@ -69,7 +79,13 @@ def measure(rig_: Rig) -> Table:
                 "64 clients: fastest ÷ slowest, FileResponse",
                 rig.spread(found, "FileResponse", "fair").text(),
             )
-        for other in ("FileResponse", "olah"):
+        for other in (_ACCEL, _THROUGH):
+            table.note(
+                f"{_many(clients)}: {other} ÷ hubpin, throughput / CPU-s/GB",
+                f"{rig.ratio(found, other, 'hubpin', 'rate').text()} / "
+                f"{rig.ratio(found, other, 'hubpin', 'cpu').text()}",
+            )
+        for other in (_ACCEL, _THROUGH, "FileResponse", "olah"):
             if other in found:
                 table.note(
                     f"{_many(clients)}: {other} ÷ nginx, throughput / CPU-s/GB",

@@ -33,6 +33,7 @@ _OWN_VARIABLES = frozenset({"HUBPIN_CONFIG", "HUBPIN_TOKEN"})
 _STRUCTURED = frozenset({"upstreams", "timeouts"})  # keys that are no plain text
 _SCHEMES = ("https", "http", "file")
 _REDIRECT_HOST = re.compile(r"(?:(?:\*\.)?[A-Za-z0-9.\-]+|\[[0-9a-fA-F:]+\])(?::\d{1,5})?")
+_LOCATION = re.compile(r"/(?:[A-Za-z0-9_\-]{1,100}/){1,10}", re.ASCII)
 # Where the two public hubs send their callers, measured; nobody has to find out alone.
 _KNOWN_REDIRECTS = {
     "huggingface.co": ("*.huggingface.co", "*.hf.co"),
@@ -113,6 +114,9 @@ class Config:
     fetcher: bool = True  # download in a process of its own, at low priority; false: in the server
     max_connections: int = 4096  # from clients, in all
     max_connections_per_address: int = 1024  # raise it behind a reverse proxy
+    accel: str = (
+        ""  # nginx's internal location of our blobs, "/-/accel/"; "": we send them ourselves
+    )
     cors: bool = False  # web pages of any origin may read what is served here
     drift_check: float = 86400.0  # how often a server asks what moved upstream; 0: never
     audit: bool = True  # write down who took what, in <data>/audit.jsonl
@@ -187,6 +191,7 @@ def _config(root: Node, file: Path | None) -> Config:
         max_connections_per_address=fields.number(
             "max_connections_per_address", default.max_connections_per_address, least=1
         ),
+        accel=_location(fields, "accel"),
         cors=fields.flag("cors", default=default.cors),
         drift_check=fields.duration("drift_check", default.drift_check),
         audit=fields.flag("audit", default=default.audit),
@@ -227,6 +232,17 @@ def _one_line(fields: Fields, key: str) -> str:
     text = fields.text(key, "")
     if len(text) > 300 or not text.isprintable():
         raise fields.error(key, "must be one line of at most 300 characters")
+    return text
+
+
+def _location(fields: Fields, key: str) -> str:
+    text = fields.text(key, "off")
+    if text == "off":
+        return ""
+    if not _LOCATION.fullmatch(text):
+        raise fields.error(
+            key, f"must be off, or a location like /-/accel/ that ends with a slash, not {text!a}"
+        )
     return text
 
 

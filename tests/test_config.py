@@ -75,6 +75,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         auto_lock: "off"
         keep_free: 512MiB
         timeouts: {connect: 500ms, read: 1m}
+        accel: /-/accel/
         """,
     )
     first, second, third = held.upstreams
@@ -89,6 +90,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         auto_lock=False,
         keep_free=512 << 20,
         timeouts=Timeouts(0.5, 60),
+        accel="/-/accel/",
     )
     assert held.lock == tmp_path / "sub/list.lock"
     assert first == UpstreamConfig(
@@ -171,6 +173,22 @@ def test_the_file_is_found_by_argument_then_variable_then_place(
         ("\nauto_lock: on", 2, "auto_lock: must be one of new, off"),
         ("\nkeep_free: 10 gallons", 2, "keep_free: '10 gallons' is not a size"),
         ("\nkeep_free: -1", 2, "keep_free: '-1' is not a size"),
+        *(
+            (f"\naccel: {text}", 2, "accel: must be off, or a location like /-/accel/")
+            for text in (
+                "true",
+                "on",
+                "/",
+                "x/",
+                "/x",
+                "//",
+                "/a//",
+                "/../",
+                "/a b/",
+                "/é/",
+                "/$x/",
+            )
+        ),
         ("\ntimeouts: 5s", 2, "timeouts must be a mapping, not a text"),
         ("\ntimeouts: {read: 5 min}", 2, "read: '5 min' is not a duration"),
         ("\ntimeouts: {read: 0s}", 2, "timeouts: must be longer than nothing"),

@@ -101,11 +101,17 @@ def _show(event: tasks.Event) -> None:
                 f"{event.files} files  {event.at}",
                 "green",
             )
+        case tasks.Took(missing=(), files=files) if files:
+            console.data(
+                f"{event.device}  handed   {event.pair}  {event.commit}  {event.fingerprint}  "
+                f"{event.handed_files} of {event.files} files to nginx, whose log says how much "
+                f"of them went out  {event.at}"
+            )
         case tasks.Took():
             cut = ", …" if len(event.missing) > _SHOWN else ""
             console.data(
                 f"{event.device}  part of  {event.pair}  {event.commit}  "
-                f"{event.taken_files} of {event.files} files  {event.at}; "
+                f"{event.taken_files} of {event.files} files{_handed(event)}  {event.at}; "
                 f"not: {', '.join(event.missing[:_SHOWN])}{cut}"
             )
         case tasks.Refused():
@@ -122,3 +128,7 @@ def _show(event: tasks.Event) -> None:
                     f"{event.lost} events could not be written when they happened, and "
                     f"{event.unreadable} lines cannot be read"
                 )
+
+
+def _handed(event: tasks.Took) -> str:
+    return f", {event.handed_files} more handed to nginx" if event.handed_files else ""

@@ -62,7 +62,7 @@ class Front:
                 call.refused(e, response.status)
         except web.HTTPException as e:  # aiohttp's own: a body that is too large
             response = errors.plain(e.status, "BadRequest", e.reason)
-        metrics.count_request(response.status)
+        metrics.count_request(call.handed or response.status)
         if not response.prepared:
             response.headers.update(call.headers)
         return response

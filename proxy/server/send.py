@@ -15,6 +15,7 @@ from proxy.errors import Busy, MirrorError, StoreError
 from proxy.mirror.cache import Held
 from proxy.mirror.follower import Reader
 from proxy.pins.lock import Entry
+from proxy.server import accel
 from proxy.server.site import Call
 from proxy.telemetry import metrics
 
@@ -74,6 +75,8 @@ async def send(call: Call, entry: Entry, plan: Callable[[], Plan]) -> web.Stream
             metrics.SENT_BYTES.inc(len(body))
             call.served(entry, span, stop)
             return web.Response(status=status, headers=headers, body=body)
+        if isinstance(reader, Held) and accel.takes(call, status, headers):
+            return accel.hand_over(call, entry, span, status, headers)
         response = web.StreamResponse(status=status, headers={**headers, **call.headers})
         response.content_length = stop - start
         way = _Way(start)

@@ -22,7 +22,7 @@ from proxy.server.drift import DriftWatch
 from proxy.server.sender import Sender
 from proxy.server.upkeep import Upkeep
 from proxy.telemetry import audit
-from proxy.telemetry.audit import Served
+from proxy.telemetry.audit import Handed, Served
 
 # The Hub's client gives up on a request without a byte for ten seconds (huggingface_hub,
 # constants.py, HF_HUB_DOWNLOAD_TIMEOUT); before that we ask it to come again.
@@ -75,6 +75,7 @@ class Call:
     retell: Callable[[web.Response], web.Response] = lambda response: response
     patience_s: float = FIRST_BYTE_S  # until the first byte of a file has to be there
     by_digest: bool = False  # asked for bytes, and not for a file of some commit
+    handed: int = 0  # the status that nginx answers with in our stead; 0: we answer
 
     @property
     def headers(self) -> dict[str, str]:
@@ -108,6 +109,25 @@ class Call:
                 stop=span[1],
                 sent=reached - span[0],
                 complete=reached >= span[1],
+            )
+        )
+
+    def handed_over(self, entry: Entry, span: tuple[int, int], status: int) -> None:
+        """Note in the audit log that nginx sends a span of a file, or as much as it can."""
+        self.handed = status
+        named = not self.by_digest
+        self.site.mirror.audit.note(
+            Handed(
+                device=self.device,
+                request=self.id,
+                agent=self.request.headers.get("User-Agent", "")[:_AGENT],
+                repo=entry.repo if named else "",
+                commit=entry.commit if named else "",
+                path=entry.path if named else "",
+                digest=entry.digest,
+                size=entry.size,
+                start=span[0],
+                stop=span[1],
             )
         )
 

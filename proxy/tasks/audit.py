@@ -2,7 +2,8 @@
 
 Read from the audit log, with the lock (and older locks, if somebody has them) for what belongs to
 a pair. A file counts as taken when the spans of it that were sent add up, whichever commit they
-were asked for at: a client that holds a file of the last version does not ask for it again.
+were asked for at: a client that holds a file of the last version does not ask for it again. Spans
+that nginx was told to send (`accel`) are counted apart: how much of them went, only nginx knows.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ class Took:
     fingerprint: str | None
     files: int  # of the pair; 0 if we cannot know
     taken_files: int  # of them, from the first byte to the last
-    complete: bool
-    at: str  # when the last byte went out
+    handed_files: int  # of them, whole only if nginx sent what it was told to
+    complete: bool  # all of them were taken
+    at: str  # when the last byte went out, or was handed to nginx
     missing: tuple[str, ...]  # paths that it did not take, or not to the end
 
 
@@ -76,6 +78,7 @@ class Line(msgspec.Struct, frozen=True):
     digest: str = ""
     size: int = 0
     start: int = 0
+    stop: int = 0
     sent: int = 0
     target: str = ""
     error: str = ""
@@ -88,6 +91,7 @@ class _Blob:
     """How much of a file one device was sent, and when the last new byte of it."""
 
     have: Extents = field(default_factory=Extents)
+    perhaps: Extents = field(default_factory=Extents)  # with what nginx was told to send
     at: str = ""
 
 
@@ -105,12 +109,16 @@ class _Device:
             self.refused[key] = Refused(
                 line.device, line.target, line.error, line.message, times, line.at
             )
-        if line.event != "served":
+        if line.event not in ("served", "handed"):
             return
         blob = self.blobs.setdefault(line.digest, _Blob())
-        before = blob.have.total
-        blob.have.add(line.start, line.start + line.sent)
-        if blob.have.total > before or not blob.at:
+        before = blob.perhaps.total
+        if line.event == "served":
+            blob.have.add(line.start, line.start + line.sent)
+            blob.perhaps.add(line.start, line.start + line.sent)
+        else:
+            blob.perhaps.add(line.start, line.stop)
+        if blob.perhaps.total > before or not blob.at:
             blob.at = line.at
         if line.at >= since:
             self.recent.add(line.digest)
@@ -210,28 +218,30 @@ def _taken(name: str, device: _Device, pairs: Iterable[_Pair]) -> Iterator[Took]
         news = any(entry.digest in device.recent for entry in one.files.values())
         if key in device.asked:
             known.add(key)
-        if key in device.asked or (news and took.complete):
+        if key in device.asked or (news and not took.missing and one.files):
             found.setdefault((one.pair, one.commit), []).append(took)
     for ones in found.values():  # of two filters of one pair, what was taken whole tells more
-        whole = [took for took in ones if took.complete]
+        whole = [took for took in ones if not took.missing]
         yield from whole or ones[:1]
     for (repo, commit), at in device.asked.items():
         if (repo, commit) not in known:
-            yield Took(name, None, repo, commit, None, 0, 0, complete=False, at=at, missing=())
+            yield Took(name, None, repo, commit, None, 0, 0, 0, complete=False, at=at, missing=())
 
 
 def _took(name: str, device: _Device, one: _Pair) -> Took:
     missing = []
+    handed = 0
     at = ""
     for path, entry in one.files.items():
         blob = device.blobs.get(entry.digest)
-        if blob is not None and blob.have.total >= entry.size:
+        if blob is not None and blob.perhaps.total >= entry.size:
+            handed += blob.have.total < entry.size
             at = max(at, blob.at)
         elif entry.size:  # of an empty file there is nothing to take
             missing.append(path)
-    whole = len(one.files) - len(missing)
+    whole = len(one.files) - len(missing) - handed
     return Took(
-        name, one.pair, one.pair.repo, one.commit, one.fingerprint, len(one.files), whole,
-        complete=not missing and bool(one.files),
+        name, one.pair, one.pair.repo, one.commit, one.fingerprint, len(one.files), whole, handed,
+        complete=not missing and not handed and bool(one.files),
         at=at or device.asked.get((one.pair.repo, one.commit), ""), missing=tuple(sorted(missing)),
     )  # fmt: skip

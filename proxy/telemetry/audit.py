@@ -60,6 +60,22 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
+class Handed:
+    """nginx was told to send bytes [start, stop) of a file; its own log says how many went."""
+
+    device: str  # nginx's address, or its pseudonym
+    request: str  # X-Request-Id, which nginx's log has, too
+    agent: str  # User-Agent
+    repo: str
+    commit: str
+    path: str
+    digest: str
+    size: int  # bytes of the whole file
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """Somebody asked for what this mirror does not serve."""
 
@@ -123,7 +139,7 @@ class Gap:
     lost: int
 
 
-Event = Served | Refused | Fetched | Wrong | Pinned | Reloaded | Gap
+Event = Served | Handed | Refused | Fetched | Wrong | Pinned | Reloaded | Gap
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,9 @@ REGISTRY = CollectorRegistry()
 REQUESTS = Counter("hubpin_requests_total", "Answers, by status.", ["status"], registry=REGISTRY)
 CONNECTIONS = Gauge("hubpin_connections", "Clients' connections that are open.", registry=REGISTRY)
 SENT_BYTES = Counter("hubpin_sent_bytes_total", "Bytes of blobs sent.", registry=REGISTRY)
+HANDED_BYTES = Counter(
+    "hubpin_handed_bytes_total", "Bytes of blobs that nginx was told to send.", registry=REGISTRY
+)
 FILLS = Counter("hubpin_fills_total", "Downloads that ended.", ["outcome"], registry=REGISTRY)
 FILLS_RUNNING = Gauge("hubpin_fills_running", "Downloads in flight.", registry=REGISTRY)
 FILLED_BYTES = Counter(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from proxy.pins import lock as locks
-from proxy.telemetry.audit import Audit, Served
+from proxy.telemetry.audit import Audit, Handed, Served
 from tests.cli.conftest import PAIR, hubpin
 
 
@@ -33,6 +33,31 @@ def test_it_tells_what_a_device_has(site: Path) -> None:
     assert said.status == 0
     assert f"all of   {PAIR}" in said.out
     assert "nothing was taken" in hubpin("audit", "--device", "10.0.8.18").out
+
+
+def test_what_nginx_was_told_to_send_is_called_that(site: Path) -> None:
+    hubpin("lock")
+    pin = next(iter(locks.load(site / "allowlist.lock").pins.values()))
+    large = pin.files["model.safetensors"]
+    audit = Audit(site / "hubpin-data")
+    audit.note(
+        Handed(
+            device="10.0.8.17", request="r", agent="curl", repo=large.repo,
+            commit=large.commit, path=large.path, digest=large.digest, size=large.size,
+            start=0, stop=large.size,
+        )
+    )  # fmt: skip
+    audit.close()
+    said = hubpin("audit").out
+    assert "part of" in said
+    assert ", 1 more handed to nginx" in said
+    take(site, *(path for path in pin.files if path != large.path))
+    said = hubpin("audit").out
+    assert f"handed   {PAIR}" in said
+    assert "nginx, whose log" in said
+    assert "all of" not in said
+    (event, _) = hubpin("audit", "--json").events()
+    assert (event["complete"], event["handed_files"], event["missing"]) == (False, 1, [])
 
 
 def test_an_older_lock_knows_older_commits(site: Path) -> None:

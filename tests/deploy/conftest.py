@@ -13,8 +13,13 @@ from tests.fakes.hub_process import HubProcess
 from tests.fakes.world import lfs
 
 BIG = 8 * 1024 * 1024 + 5  # bytes
-COLD = ("streamed", "wrong", "crowd")
-TINY = ("acme/tiny@main", "acme/tiny@feature/x", "acme/tiny@refs/pr/1")
+ACCEL = "/-/accel/"  # as deploy/nginx.conf has it
+COLD = ("streamed", "wrong", "crowd", "handed")
+TINY = (
+    "acme/tiny@main",
+    "{repo: acme/tiny, revision: feature/x, notice: Only for research.}",
+    "acme/tiny@refs/pr/1",
+)
 
 
 def cold(what: str, front: Front) -> tuple[str, Content]:
@@ -47,6 +52,8 @@ def mirror(
     big = [f"acme/{what}-{front.name}@main" for front in FRONTS for what in COLD]
     mirror = MirrorProcess(tmp_path_factory.mktemp("mirror"), upstream.url, (*TINY, *big))
     per_address(mirror, 4096)
+    with mirror.config.open("a") as config:
+        config.write(f"accel: {ACCEL}\ncors: true\n")
     mirror.lock_all()
     mirror.start()
     try:
@@ -60,7 +67,7 @@ def front(
     request: pytest.FixtureRequest, mirror: MirrorProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Front]:
     kind: type[Front] = request.param
-    with kind(tmp_path_factory.mktemp(kind.name), mirror.url) as front:
+    with kind(tmp_path_factory.mktemp(kind.name), mirror.url, mirror.data) as front:
         yield front
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import os
+import pwd
 import shutil
 import socket
 import ssl
@@ -23,6 +25,7 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 # The samples let 127.0.0.0/8 in; here, the rest of loopback plays the outside.
 INSIDE, OUTSIDE = "127.0.0.1", "127.0.0.9"
 _NGINX = """\
+{user}
 daemon off;
 pid {folder}/nginx.pid;
 error_log {folder}/front.log;
@@ -44,10 +47,12 @@ class Front(ABC):
 
     name: str
 
-    def __init__(self, folder: Path, mirror: str) -> None:
+    def __init__(self, folder: Path, mirror: str, data: Path | None = None) -> None:
+        """`data` is the mirror's, for proxies that read it themselves."""
         folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o755)  # nginx's workers are nobody
+        folder.chmod(0o755)  # the workers of a proxy may be nobody
         self.folder = folder
+        self.data = data
         self.mirror = mirror.removeprefix("http://")
         self.port, self.tls_port = _free_ports(2)
         self._process: subprocess.Popen[bytes] | None = None
@@ -160,8 +165,13 @@ class Nginx(Front):
                 "127.0.0.0/8": "127.0.0.0/30",
             },
         )
+        if self.data is not None:
+            assert text.count("/var/lib/hubpin/data/") == 2
+            text = text.replace("/var/lib/hubpin/data/", f"{self.data}/")
         (self.folder / "hubpin.conf").write_text(text)
-        (self.folder / "nginx.conf").write_text(_NGINX.format(folder=self.folder))
+        # Its workers run as the mirror does. Who is not root has one user only.
+        user = f"user {pwd.getpwuid(0).pw_name};" if os.geteuid() == 0 and self.data else ""
+        (self.folder / "nginx.conf").write_text(_NGINX.format(folder=self.folder, user=user))
 
     def command(self) -> list[str]:
         return [engine("nginx"), "-p", str(self.folder), "-c", str(self.folder / "nginx.conf")]

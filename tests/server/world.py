@@ -233,6 +233,7 @@ async def serving(
     hub: Puppet | None = None,
     auto_lock: bool = False,
     tuning: Tuning = QUICK,
+    accel: str = "",
 ) -> AsyncIterator[World]:
     """A running front; nothing is locked yet."""
     if hub is None:
@@ -245,6 +246,7 @@ async def serving(
         upstreams=(),
         auto_lock=auto_lock,
         keep_free=0,
+        accel=accel,
     )
     (config.data / "spool").mkdir(parents=True, exist_ok=True)
     config.allowlist.write_text(allowlist)
