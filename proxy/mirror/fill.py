@@ -49,24 +49,33 @@ class Workshop:
     async def on_disk(self, work: Callable[[], T]) -> T:
         """Runs in a thread. Whoever is cancelled meanwhile waits for its end: nobody may close a
         file, or write the same place anew, while a thread still writes."""
-        return await _to_the_end(self.disk, work)
+        return await _in(self.disk, work)
 
     async def write(self, work: Callable[[], None]) -> None:
-        await _to_the_end(self.disk, work)
+        await _in(self.disk, work)
 
     async def hash_run(self, work: Callable[[], None]) -> None:
-        await _to_the_end(self.hashing, work)
+        await _in(self.hashing, work)
 
 
-async def _to_the_end(executor: Executor, work: Callable[[], T]) -> T:
-    running = asyncio.get_running_loop().run_in_executor(executor, work)
+async def _in(executor: Executor, work: Callable[[], T]) -> T:
+    # Not asyncio.shield: each future on the way is a turn of the loop, and there are thousands.
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+    def tell(_: object) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(ended.set)
+
+    running = executor.submit(work)
+    running.add_done_callback(tell)
     try:
-        return await asyncio.shield(running)
+        await ended.wait()
     except asyncio.CancelledError:
         while not running.done():
             with suppress(asyncio.CancelledError):
-                await asyncio.wait([running])
+                await ended.wait()
         raise
+    return running.result()
 
 
 class Fill:
@@ -204,7 +213,14 @@ class Fill:
         shop = self._shop
         transfer = asyncio.create_task(
             Transfer(
-                self.entry, part, shop.upstream, shop.write, self._fire, shop.extra, shop.tuning
+                self.entry,
+                part,
+                shop.upstream,
+                shop.write,
+                shop.hashing,
+                self._fire,
+                shop.extra,
+                shop.tuning,
             ).run(),
             name=f"transfer {self.entry.path}",
         )

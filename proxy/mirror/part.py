@@ -138,7 +138,7 @@ class Part:
             raise disk_failed(f"write {self.path}", e) from e
 
     def hash_written(self, start: int, piece: bytes | bytearray | memoryview) -> None:
-        """Hash a piece that `write` just wrote, if everything before it is hashed."""
+        """Hash a piece that is being written, if everything before it is hashed."""
         with self._hashing:
             if start == self.hashed:
                 self._sha256.update(piece)

@@ -12,6 +12,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -78,6 +79,7 @@ class Transfer:
     part: Part
     upstream: Upstream
     in_thread: Callable[[Callable[[], None]], Awaitable[None]]  # runs disk work off the loop
+    hashing: Executor  # runs beside it
     progress: Callable[[], None]  # called after bytes were written
     extra: Extra
     tuning: Tuning = field(default_factory=Tuning)
@@ -234,12 +236,30 @@ class Transfer:
         start, stop = lane.at, lane.at + len(batch)
         # What is there may have been hashed: other bytes in its place would never be noticed.
         missing = tuple(self.part.have.gaps(stop, start))
-        await self.in_thread(lambda: self._write_missing(missing, batch, start))
-        lane.at = stop
-        self._progressed = self.clock()
-        self._strikes = 0
-        due = self.part.wrote(start, stop)
-        self.progress()
+        written = False
+
+        def write() -> None:
+            nonlocal written
+            hashed = None
+            if missing == ((start, stop),) and start == self.part.hashed:
+                # At the same time: both only read it, and take about as long.
+                hashed = self.hashing.submit(self.part.hash_written, start, batch)
+            try:
+                self._write_missing(missing, batch, start)
+                written = True
+            finally:
+                if hashed is not None:
+                    hashed.result()
+
+        try:
+            await self.in_thread(write)
+        finally:
+            if written:  # also if we are given up just now: what was hashed may not come again
+                lane.at = stop
+                self._progressed = self.clock()
+                self._strikes = 0
+                due = self.part.wrote(start, stop)
+                self.progress()
         if due:
             await self._sync()
 
@@ -260,9 +280,7 @@ class Transfer:
         self, missing: Iterable[tuple[int, int]], batch: bytearray | Piece, offset: int
     ) -> None:
         for start, stop in missing:
-            piece = memoryview(batch)[start - offset : stop - offset]
-            self.part.write(start, piece)
-            self.part.hash_written(start, piece)
+            self.part.write(start, memoryview(batch)[start - offset : stop - offset])
 
     def _drop(self, lane: _Lane) -> None:
         self._lanes.remove(lane)

@@ -151,7 +151,7 @@ class Answer:
 
     async def _pieces(self) -> AsyncGenerator[Piece]:
         """Raises: what aiohttp raises."""
-        taken = intake.take_over(self._response)
+        taken = intake.take_over(self._response, self._exchange.intakes)
         if taken is None:
             while piece := await self._response.content.read(_PIECE):
                 yield piece
@@ -159,9 +159,13 @@ class Answer:
         came, rest = taken
         if came:
             yield came
-        async with aclosing(rest.pieces(self._exchange.silence_s)) as pieces:
-            async for chunk in pieces:
-                yield chunk
+        self._exchange.intakes += 1
+        try:
+            async with aclosing(rest.pieces(self._exchange.silence_s)) as pieces:
+                async for chunk in pieces:
+                    yield chunk
+        finally:
+            self._exchange.intakes -= 1
 
     async def read(self, most: int) -> bytes:
         """The whole body. Raises: UpstreamUnavailable, also if it is longer than `most` bytes."""
@@ -199,6 +203,7 @@ class Exchange:
         self._policy = RedirectPolicy(self.name, config.url, config.redirect_hosts)
         self._client: aiohttp.ClientSession | None = None
         self._closed = False
+        self.intakes = 0  # bodies that come by `intake`
 
     async def get(
         self, path: str, repo: RepoId | None, headers: Mapping[str, str] | None = None

@@ -12,7 +12,8 @@ from collections.abc import AsyncGenerator
 
 import aiohttp
 
-_SIZE = 1 << 20  # bytes of each of two buffers
+_BUFFERS = 16 << 20  # bytes for all bodies that come at a time, about
+_MOST, _LEAST = 2 << 20, 512 << 10  # bytes of each of two buffers
 _GATHER_S = 0.01  # how long bytes wait for their buffer to fill
 WORTH = 32 << 20  # bytes to come; the connection is not used again after them
 
@@ -20,11 +21,12 @@ WORTH = 32 << 20  # bytes to come; the connection is not used again after them
 class Intake(asyncio.BufferedProtocol):
     """The rest of a response's body, in place of aiohttp's own protocol on the connection."""
 
-    def __init__(self, transport: asyncio.Transport, left: int) -> None:
+    def __init__(self, transport: asyncio.Transport, left: int, size: int) -> None:
         self._transport = transport
         self._left = left  # bytes that are still to come from the transport
-        self._filling = bytearray(_SIZE)
-        self._other = bytearray(_SIZE)
+        self._size = size
+        self._filling = bytearray(size)
+        self._other = bytearray(size)
         self._filled = 0  # of the one that is being filled
         self._error: Exception | None = None  # why nothing more comes
         self._due = False  # what is there is to be handed on
@@ -57,13 +59,13 @@ class Intake(asyncio.BufferedProtocol):
     # --- what the transport calls -----------------------------------------------------------------
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        room = min(_SIZE - self._filled, self._left)
+        room = min(self._size - self._filled, self._left)
         return memoryview(self._filling)[self._filled : self._filled + room]
 
     def buffer_updated(self, nbytes: int) -> None:
         self._filled += nbytes
         self._left -= nbytes
-        if self._filled == _SIZE or not self._left:
+        if self._filled == self._size or not self._left:
             self._transport.pause_reading()
             self._hand_on()
         elif self._filled == nbytes:
@@ -80,19 +82,16 @@ class Intake(asyncio.BufferedProtocol):
         self._more.set()
 
 
-def take_over(response: aiohttp.ClientResponse) -> tuple[bytes, Intake] | None:
+def take_over(response: aiohttp.ClientResponse, others: int) -> tuple[bytes, Intake] | None:
     """Have a body come this way: what came of it already, and the rest.
 
-    None if that is not possible or not worth it; then nothing has changed. The connection is of no
-    use to anybody afterwards: closing the response closes it.
+    So many others come at the same time, and share the memory. None if it is not possible or not
+    worth it; then nothing has changed. The connection is of no use to anybody afterwards: closing
+    the response closes it.
     """
     size, connection, content = response.content_length, response.connection, response.content
-    if (
-        size is None
-        or size < WORTH
-        or connection is None
-        or "Transfer-Encoding" in response.headers
-    ):
+    chunked = "Transfer-Encoding" in response.headers
+    if size is None or size < WORTH or connection is None or chunked:
         return None
     transport, protocol = connection.transport, connection.protocol
     if transport is None or protocol is None or transport.is_closing():
@@ -103,7 +102,8 @@ def take_over(response: aiohttp.ClientResponse) -> tuple[bytes, Intake] | None:
     while piece := content.read_nowait():  # again: reading makes room for what was held up
         came += piece
     protocol.pause_reading()  # ends its timers as well
-    intake = Intake(transport, size - len(came))
+    each = _BUFFERS // 2 // (others + 1)
+    intake = Intake(transport, size - len(came), max(_LEAST, min(_MOST, each)))
     transport.set_protocol(intake)
     transport.resume_reading()
     return bytes(came), intake

@@ -101,13 +101,14 @@ class Site:
     entry: Entry
     part: Part
     threads: ThreadPoolExecutor
+    hashing: ThreadPoolExecutor
     extra: Extra = field(default_factory=lambda: Extra(8))
     progress: int = 0
 
     def transfer(self, tuning: Tuning = PARALLEL) -> Transfer:
         return Transfer(
-            self.entry, self.part, self.hub, self._in_thread, self._progress, self.extra, tuning,
-            self.hub.clock,
+            self.entry, self.part, self.hub, self._in_thread, self.hashing, self._progress,
+            self.extra, tuning, self.hub.clock,
         )  # fmt: skip
 
     async def run(self, tuning: Tuning = PARALLEL) -> None:

@@ -30,10 +30,9 @@ async def site(tmp_path: Path) -> AsyncGenerator[Site]:
     hub = Lanes()
     entry = hub.publish("org/m", "model.bin", DATA)
     part = Part(tmp_path, entry.digest, entry.size, Room(0))
-    threads = ThreadPoolExecutor(4)
-    made = Site(tmp_path, hub, entry, part, threads)
-    yield made
-    threads.shutdown()
+    with ThreadPoolExecutor(4) as threads, ThreadPoolExecutor(1) as hashing:
+        made = Site(tmp_path, hub, entry, part, threads, hashing)
+        yield made
     part.close()
     assert hub.active == 0, "every connection is closed"
     assert made.extra.left == 8, "every connection is given back"
