@@ -109,6 +109,7 @@ async def answering(
             server.close()
         if site.others is not None:
             site.others.stop()
+        front.pre_shutdown()  # else clients that keep an idle connection use up the time
         await front.shutdown(site.grace_s)
 
 

@@ -147,7 +147,7 @@ class Worker:
         await asyncio.wait((hearing, work), return_when=asyncio.FIRST_COMPLETED)
         if hearing.done():  # the main process is gone: the port has to be free at once
             if self._site is not None:
-                self._site.grace_s = 0.0
+                self._site.grace_s = 0.01  # aiohttp takes 0 for no limit
             work.cancel()
         await asyncio.gather(work, return_exceptions=not work.done())
         self._tell_tally()
