@@ -30,6 +30,11 @@ def listens(port: int) -> bool:
         return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
+def is_replaced(team: Crew, pid: int) -> bool:
+    pids = team.pids()
+    return len(pids) == 3 and pid not in pids
+
+
 def is_free(port: int) -> bool:
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -58,8 +63,7 @@ def test_a_worker_that_dies_leaves_its_download_and_comes_back(team: Crew) -> No
         team.hub.release()
         assert [one.result().body for one in asked] == [PARTS[name].read(0, 1 << 20)] * 2
     assert team.hub.cdn_gets(name) == 1
-    until("another one answers", lambda: len(team.pids()) == 3)
-    assert victim.pid not in team.pids()
+    until("another one answers", lambda: is_replaced(team, victim.pid))
     team.open_doors()
     assert {door.file(name).status for door in team.doors} == {200}
     counted = [door.metric("hubpin_requests_total", status="200") for door in team.doors]
@@ -114,7 +118,7 @@ def test_a_worker_that_hangs_is_replaced_and_an_edit_takes_effect(team: Crew) ->
     team.mirror.lock.write_text(text.replace(other.commit(), "1" * 40))
     until("it is in force", lambda: other.commit() == team.main.commit() == "1" * 40)
     until("it is gone", lambda: gone(victim.pid))
-    until("another one answers", lambda: len(team.pids()) == 3)
+    until("another one answers", lambda: is_replaced(team, victim.pid))
     team.open_doors()
     assert {door.commit() for door in team.doors} == {"1" * 40}
 
