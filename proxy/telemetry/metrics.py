@@ -103,7 +103,7 @@ class _Sum(Collector):
         for family in REGISTRY.collect():
             names = {f"{family.name}{ending}" for ending in ("", "_total", "_created")}
             theirs = {key: value for key, value in self._others.items() if key[0] in names}
-            if theirs:
+            if theirs and family.name in _ADDED | _WORST:
                 own = {_key(sample): sample.value for sample in family.samples}
                 family.samples = [
                     Sample(name, dict(labels), value)
