@@ -103,27 +103,29 @@ def test_a_catalog_is_in_force_everywhere_at_one_moment(team: Crew) -> None:
             commit = door.commit()
             seen.append((began, time.monotonic(), commit))
 
-    with ThreadPoolExecutor(3) as pool:
-        looking = [pool.submit(look, door) for door in team.doors]
-        try:
-            took = []
-            for commit in commits:
-                team.mirror.lock.write_text(text.replace(first, commit))
-                took.append(until("it is in force", lambda: seen[-1][2] == commit))  # noqa: B023
-        finally:
-            ended.set()
-        for one in looking:
-            one.result()
+    took = []
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            looking = [pool.submit(look, door) for door in team.doors]
+            try:
+                for commit in commits:
+                    team.mirror.lock.write_text(text.replace(first, commit))
+                    took.append(until("it is in force", lambda: seen[-1][2] == commit))  # noqa: B023
+            finally:
+                ended.set()
+            for one in looking:
+                one.result()
+    finally:
+        team.mirror.lock.write_text(text)
+    until("as before", lambda: {door.commit() for door in team.doors} == {first})
     order = [first, *commits]
     newest = 0
-    for end, number in sorted((end, order.index(commit)) for _, end, commit in seen):
+    for end, number in sorted((end, order.index(commit)) for _, end, commit in tuple(seen)):
         late = [one for one in seen if one[0] > end and order.index(one[2]) < number]
         assert number <= newest or not late, f"{late} after {order[number]}"
         newest = max(newest, number)
     assert newest == SWITCHES
-    assert max(took) < 4
-    team.mirror.lock.write_text(text)
-    until("as before", lambda: {door.commit() for door in team.doors} == {first})
+    assert sorted(took)[SWITCHES // 2] < 2
 
 
 def test_a_broken_edit_changes_nothing_anywhere(team: Crew) -> None:
