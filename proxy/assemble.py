@@ -17,6 +17,7 @@ from proxy.mirror.cache import BlobCache
 from proxy.mirror.mirror import Mirror
 from proxy.mirror.transfer import Tuning
 from proxy.pins.reload import Reloader
+from proxy.pins.versions import Numbers, Told
 from proxy.store.local import LocalStore
 from proxy.store.recency import Recency
 from proxy.telemetry.audit import Audit, Rules
@@ -33,17 +34,21 @@ _CACHEDIR_TAG = """Signature: 8a477f597d28d172789f06886806bc55
 
 @asynccontextmanager
 async def open_mirror(
-    config: Config, *, tuning: Tuning | None = None, pace: Pace | None = None
+    config: Config,
+    *,
+    tuning: Tuning | None = None,
+    pace: Pace | None = None,
+    numbers: Numbers | None = None,
 ) -> AsyncIterator[Mirror]:
     """The mirror that `config` describes, closed at the end of the block.
 
-    `pace` slows down what it fetches.
+    `pace` slows down what it fetches; `numbers` has other processes change catalogs with it.
 
     Raises: ConfigError (a broken file, a data directory that is not ours), StoreError.
     """
     prepare_data(config)
     audit = open_audit(config)
-    reloader = Reloader(config.allowlist, config.lock, audit)
+    reloader = Reloader(config.allowlist, config.lock, audit, numbers=numbers)
     sources = () if config.offline else config.upstreams
     members = [upstreams.from_url(one, config.timeouts) for one in sources]
     authorities = tuple(
@@ -55,6 +60,18 @@ async def open_mirror(
     try:
         async with _cache(config, upstream, tuning, audit) as (cache, store, recency):
             yield Mirror(config, reloader, cache, store, recency, upstream, authorities, audit)
+    finally:
+        await asyncio.to_thread(audit.close)
+
+
+@asynccontextmanager
+async def open_share(config: Config, told: Told) -> AsyncIterator[Mirror]:
+    """The mirror as a worker has it: without upstreams, and with the catalog that it is told."""
+    audit = open_audit(config)
+    upstream = OfflineUpstream()
+    try:
+        async with _cache(config, upstream, None, audit) as (cache, store, recency):
+            yield Mirror(config, told, cache, store, recency, upstream, (), audit)
     finally:
         await asyncio.to_thread(audit.close)
 

@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import stat
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -31,6 +32,7 @@ _PREFIX = "HUBPIN_"
 # Variables of ours that are no keys of the file.
 _OWN_VARIABLES = frozenset({"HUBPIN_CONFIG", "HUBPIN_TOKEN"})
 _STRUCTURED = frozenset({"upstreams", "timeouts"})  # keys that are no plain text
+_MOST_WORKERS = 64
 _SCHEMES = ("https", "http", "file")
 _REDIRECT_HOST = re.compile(r"(?:(?:\*\.)?[A-Za-z0-9.\-]+|\[[0-9a-fA-F:]+\])(?::\d{1,5})?")
 _LOCATION = re.compile(r"/(?:[A-Za-z0-9_\-]{1,100}/){1,10}", re.ASCII)
@@ -112,6 +114,7 @@ class Config:
     max_size: int = 0  # bytes of blobs; what was served longest ago goes first; 0: no limit
     scrub: float = 30 * 86400.0  # every blob is hashed again once in this time; 0: never
     fetcher: bool = True  # download in a process of its own, at low priority; false: in the server
+    workers: int = 1  # processes that answer; more than one share the port (SO_REUSEPORT)
     max_connections: int = 4096  # from clients, in all
     max_connections_per_address: int = 1024  # raise it behind a reverse proxy
     accel: str = (
@@ -187,6 +190,7 @@ def _config(root: Node, file: Path | None) -> Config:
         max_size=fields.size("max_size", default.max_size),
         scrub=fields.duration("scrub", default.scrub),
         fetcher=fields.flag("fetcher", default=default.fetcher),
+        workers=_workers(fields, default.workers),
         max_connections=fields.number("max_connections", default.max_connections, least=1),
         max_connections_per_address=fields.number(
             "max_connections_per_address", default.max_connections_per_address, least=1
@@ -226,6 +230,15 @@ def _listen(fields: Fields, default: str) -> Listen:
     if not colon or not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
         raise fields.error("listen", f"must be host:port, for example 0.0.0.0:8090, not {text!r}")
     return Listen(host, int(port))
+
+
+def _workers(fields: Fields, default: int) -> int:
+    workers = fields.number("workers", default, least=1)
+    if workers > _MOST_WORKERS:
+        raise fields.error("workers", f"must be at most {_MOST_WORKERS}, not {workers}")
+    if workers > 1 and sys.platform != "linux":
+        raise fields.error("workers", "more than one needs Linux (SO_REUSEPORT, memfd_create)")
+    return workers
 
 
 def _one_line(fields: Fields, key: str) -> str:

@@ -46,16 +46,20 @@ class Node:
 
 def read(file: Path) -> Node:
     """The document in `file`. Raises: ConfigError (also when it cannot be read)."""
+    return parse(text_of(file), file)
+
+
+def text_of(file: Path) -> str:
+    """What is in `file`, to be parsed. Raises: ConfigError."""
     try:
         size = file.stat().st_size
         if size > MAX_BYTES:
             raise ConfigError(file, None, f"{size:,} bytes; more than {MAX_BYTES:,} are not read")
-        text = file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as e:
         raise ConfigError(file, None, f"not UTF-8 at byte {e.start}") from e
     except OSError as e:
         raise ConfigError(file, None, f"cannot be read: {e.strerror or e}") from e
-    return parse(text, file)
 
 
 def parse(text: str, file: Path | str) -> Node:

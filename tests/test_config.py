@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -266,3 +267,23 @@ def test_an_address_is_read_and_written(
 
 def test_a_configuration_of_a_mebibyte_is_refused(tmp_path: Path) -> None:
     assert "are not read" in refused(tmp_path, "#" * (yamlfile.MAX_BYTES + 1))
+
+
+# --- workers -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [1, 2, 64])
+def test_workers_are_a_number(tmp_path: Path, number: int) -> None:
+    assert load(tmp_path, f"workers: {number}\n").workers == number
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "65", "two", "1.5", "[2]"])
+def test_workers_are_from_1_to_64(tmp_path: Path, text: str) -> None:
+    assert "workers" in refused(tmp_path, f"offline: true\nworkers: {text}\n")
+    assert "hubpin.yaml:2" in refused(tmp_path, f"offline: true\nworkers: {text}\n")
+
+
+def test_more_than_one_worker_needs_linux(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert "Linux" in refused(tmp_path, "workers: 2\n")
+    assert load(tmp_path, "workers: 1\n").workers == 1

@@ -88,6 +88,8 @@ class BlobCache:
         )
         # May be replaced before the first download, to have downloads done elsewhere.
         self.make_fill: Callable[[Entry], Source] = lambda entry: Fill(entry, self._shop)
+        # What is done when one ends, after so many seconds. May be replaced as well.
+        self.report: Callable[[Source, float], None] = self._report
         self._fills: dict[Digest, Source] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._checks: dict[Digest, asyncio.Task[bool]] = {}
@@ -260,7 +262,7 @@ class BlobCache:
             metrics.FILLS_RUNNING.dec()
             if self._fills.get(entry.digest) is fill:
                 del self._fills[entry.digest]
-            self._report(fill, time.monotonic() - began)
+            self.report(fill, time.monotonic() - began)
 
     def _report(self, fill: Source, seconds: float) -> None:
         entry, error = fill.entry, fill.error
@@ -279,6 +281,7 @@ class BlobCache:
         else:
             log.warning("could not fetch %s/%s: %s", entry.repo, entry.path, error)
         if fill.wrong:
+            metrics.INTEGRITY_FAILURES.labels("upstream").inc(fill.wrong)
             name = f"{entry.repo}/{entry.path}"
             self._audit.note(
                 Wrong(

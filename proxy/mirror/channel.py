@@ -1,11 +1,16 @@
-"""Messages between the server and its fetcher: JSON lines over a socket pair.
+"""Messages between our processes: JSON lines over a socket pair.
 
-server → fetcher    {"do": "fetch", "id": n, "entry": {…}}
-                    {"do": "expose", "id": n, "limit": bytes}
-fetcher → server    {"id": n, "front": …, "attempt": …, "inode": …, "wrong": attempts}
-                    {"id": n, "exposed": bytes}
-                    {"id": n, "wrong": …, "source": …, "held": true} or "error": {…} instead
-                    {"limited": n}    so many more answers 429 of upstreams
+For downloads, from who wants them (the server; a worker) to who does them (the fetcher; the main
+process), and back:
+
+    →   {"do": "fetch", "id": n, "entry": {…}}
+        {"do": "expose", "id": n, "limit": bytes}
+    ←   {"id": n, "front": …, "attempt": …, "inode": …, "wrong": attempts}
+        {"id": n, "exposed": bytes}
+        {"id": n, "wrong": …, "source": …, "held": true} or "error": {…} instead
+        {"limited": n}    the fetcher alone: so many more answers 429 of upstreams
+
+Everything else between a worker and the main process is in `talk.py`, on a line of its own.
 """
 
 from __future__ import annotations
@@ -21,7 +26,7 @@ from proxy.hub.names import CommitSha, Digest, GitOid, RepoId, RepoPath
 from proxy.hub.wire import Json
 from proxy.pins.lock import Entry
 
-_LINE = 1 << 20  # bytes; a message is far shorter
+_LINE = 64 << 20  # bytes; the longest is a status with a line for each pair
 
 
 class Channel:
@@ -112,7 +117,7 @@ def dump_error(error: MirrorError) -> Json:
 def load_error(raw: object) -> MirrorError:
     """The error that `dump_error` was given; a StoreError if it is one that we do not know."""
     if not isinstance(raw, dict):
-        return StoreError("the fetcher failed and did not say how")
+        return StoreError("another process failed and did not say how")
     text, facts = str(raw.get("text", "")), raw.get("facts")
     kind = getattr(errors, str(raw.get("kind")), StoreError)
     if not (isinstance(kind, type) and issubclass(kind, MirrorError)):

@@ -1,10 +1,15 @@
-"""The fetcher's own side: does what the server asks for, and says how far it is."""
+"""The side that downloads: does what the other end asks for, and says how far it is.
+
+The fetcher does so for the server, and the main process for its workers.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
+from proxy.errors import MirrorError
 from proxy.hub.wire import Json
 from proxy.mirror import channel
 from proxy.mirror.cache import BlobCache
@@ -12,28 +17,31 @@ from proxy.mirror.channel import Channel
 from proxy.mirror.follower import Source
 from proxy.telemetry import metrics
 
+log = logging.getLogger(__name__)
+
 _COUNT_S = 5.0
 _AT_ONCE = 1 << 20  # bytes of a file whose progress is told as it happens;
 _GATHER_S = 0.003  # later so often at most
 
 
-async def serve_channel(
-    line: Channel,
-    cache: BlobCache,
-    *,
-    pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
-) -> None:
-    """Fetch what comes over the line, until the other end is gone."""
+async def serve_channel(line: Channel, cache: BlobCache) -> None:
+    """Fetch what comes over the line, until the other end is gone.
+
+    What runs then goes on: downloads are the cache's own.
+    """
     running: dict[int, Source] = {}
-    tasks = {asyncio.create_task(_count(line, pause), name="count")}
+    tasks: set[asyncio.Task[None]] = set()
     try:
         async for message in line.messages():
             number = message["id"]
             assert isinstance(number, int)
             if message["do"] == "fetch":
-                # At once: the next message may be about it.
-                running[number] = cache.start(channel.load_entry(message["entry"]))
-                work = _fetch(line, number, running, pause)
+                try:  # at once: the next message may be about it
+                    running[number] = cache.start(channel.load_entry(message["entry"]))
+                except MirrorError as e:  # it failed a moment ago, and is not tried again yet
+                    line.send({"id": number, "error": channel.dump_error(e)})
+                    continue
+                work = _fetch(line, number, running)
             elif number in running:
                 work = _expose(line, number, running[number])
             else:
@@ -47,12 +55,7 @@ async def serve_channel(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _fetch(
-    line: Channel,
-    number: int,
-    running: dict[int, Source],
-    pause: Callable[[float], Awaitable[None]],
-) -> None:
+async def _fetch(line: Channel, number: int, running: dict[int, Source]) -> None:
     fill = running[number]
     try:
         while not fill.held and fill.error is None:
@@ -61,7 +64,7 @@ async def _fetch(
             await line.drain()
             await changed.wait()
             if fill.front > _AT_ONCE:
-                await pause(_GATHER_S)
+                await asyncio.sleep(_GATHER_S)
         if fill.error is not None:
             end: Json = {"error": channel.dump_error(fill.error)}
         else:
@@ -73,7 +76,11 @@ async def _fetch(
 
 async def _expose(line: Channel, number: int, fill: Source) -> None:
     attempt = fill.attempt
-    await fill.expose(fill.entry.size)
+    try:
+        await fill.expose(fill.entry.size)
+    except MirrorError as e:  # so nothing is shown before all of it is right
+        log.warning("%s", e)
+        return
     line.send({"id": number, "exposed": True, "attempt": attempt})
 
 
@@ -87,8 +94,11 @@ def _state(number: int, fill: Source) -> Json:
     }
 
 
-async def _count(line: Channel, pause: Callable[[float], Awaitable[None]]) -> None:
-    """Tell how often upstreams said 429: the metrics that anybody reads are the server's."""
+async def count_limited(
+    line: Channel, pause: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> None:
+    """Tell how often upstreams said 429: the metrics that anybody reads are the server's.
+    For ever."""
     told = 0.0
     while True:
         limited = metrics.REGISTRY.get_sample_value("hubpin_upstream_limited_total") or 0.0

@@ -20,7 +20,6 @@ from proxy.mirror.part import UNKNOWN, Part, Room
 from proxy.mirror.transfer import Extra, Transfer, Tuning
 from proxy.pins.lock import Entry
 from proxy.store.base import BlobStore
-from proxy.telemetry import metrics
 from proxy.upstream.base import Upstream
 
 log = logging.getLogger(__name__)
@@ -155,7 +154,6 @@ class Fill:
             if digest == self.entry.digest:
                 await self._adopt(part)
                 return
-            metrics.INTEGRITY_FAILURES.labels("upstream").inc()
             self._shop.upstream.blame(self.entry)
             if self.exposed:
                 self._shop.misled.add(self.entry.digest, self.exposed)

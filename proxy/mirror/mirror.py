@@ -6,17 +6,37 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from proxy.config import Config
-from proxy.errors import InstanceRunning, StoreError
+from proxy.errors import ConfigError, InstanceRunning, StoreError
 from proxy.mirror import flock
 from proxy.mirror.cache import BlobCache
 from proxy.pins.catalog import Catalog
-from proxy.pins.reload import Reloader
 from proxy.store.base import BlobStore
 from proxy.store.recency import Recency
 from proxy.telemetry.audit import Audit
 from proxy.upstream.base import Upstream
+
+
+class CatalogSource(Protocol):
+    """Knows which catalog is in force."""
+
+    @property
+    def catalog(self) -> Catalog: ...
+
+    @property
+    def error(self) -> ConfigError | None:
+        """Why the newest edit is not in force; None if it is."""
+        ...
+
+    def reload(self) -> bool:
+        """Put the files in force as they are now; False if that was not done. Blocking."""
+        ...
+
+    def announce(self) -> None:
+        """Have the audit log say what is in force, for a server that starts."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +44,7 @@ class Mirror:
     """What may be served, where its bytes are, and where missing ones come from."""
 
     config: Config
-    reloader: Reloader
+    reloader: CatalogSource
     cache: BlobCache
     store: BlobStore
     recency: Recency

@@ -1,6 +1,10 @@
 """Git packs of locked snapshots, made once and kept on our disk until others need the room.
 
-<data>/git-v1/<key>.pack   a pack; the key is made of the commits in it. Safe to delete any time.
+<data>/git-v1/<key>.pack         a pack; the key is made of the commits in it
+              <key>.<pid>.part   one that a process of ours makes, which holds a lock on it
+
+All of it is safe to delete any time. Two processes may make the same pack at once: wasteful, never
+wrong.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from typing import BinaryIO
 from proxy.errors import StoreError, StoreFull, TooLarge
 from proxy.hub.gitpack import PackWriter
 from proxy.hub.names import GitOid
+from proxy.mirror import flock
 from proxy.mirror.cache import BlobCache
 from proxy.pins.gitrepo import GitCommit
 from proxy.pins.lock import Entry
@@ -115,14 +120,14 @@ class GitPacks:
         files: dict[GitOid, Entry],
         size: int,
     ) -> None:
-        part = file.with_suffix(".part")
+        part = file.with_suffix(f".{os.getpid()}.part")
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
             self._make_room(file)
             free = shutil.disk_usage(self._folder).free
             if free - size < self._keep_free:
                 raise StoreFull("a git pack", size, free, self._keep_free)
-            with part.open("wb") as sink:
+            with flock.create(part) as held, os.fdopen(os.dup(held.fileno()), "wb") as sink:
                 pack = PackWriter(sink.write, len(made) + len(files))
                 for kind, body in made.values():
                     pack.begin(kind, len(body))
@@ -133,7 +138,7 @@ class GitPacks:
                 pack.close()
                 sink.flush()
                 os.fsync(sink.fileno())
-            part.replace(file)
+                part.replace(file)
         except OSError as e:
             raise StoreError(f"cannot write {file}: {e}") from e
         finally:
@@ -156,12 +161,21 @@ class GitPacks:
             raise StoreError(f"{entry.digest} went bad on disk; hubpin verify puts it aside")
 
     def _make_room(self, file: Path) -> None:
-        """Leave the packs that were used last."""
-        packs = sorted(self._folder.glob("*.pack"), key=lambda one: one.stat().st_mtime)
+        """Leave the packs that were used last, and no part that a crash left behind."""
+        for part in self._folder.glob("*.part"):
+            flock.remove_idle(part)
+        packs = sorted(self._folder.glob("*.pack"), key=_used)
         for old in packs[: max(0, len(packs) - _KEPT + 1)]:
             if old != file:
                 old.unlink(missing_ok=True)  # who reads it keeps it open
                 log.info("dropped the git pack %s", old.name)
+
+
+def _used(pack: Path) -> float:
+    try:
+        return pack.stat().st_mtime
+    except FileNotFoundError:  # another process of ours dropped it
+        return 0.0
 
 
 def _adds_up(file: Path) -> bool:

@@ -1,8 +1,9 @@
-"""Downloads that another process of ours does, as the server sees them.
+"""Downloads that another process of ours does, as who wants them sees it.
 
-The fetcher writes into the same spool and store; what comes over the channel is how far each
-download is, never its bytes. If the fetcher dies it is started again, every download goes on from
-what was synced, and readers that were shown bytes before are cut.
+The server has them done by its fetcher, and a worker by the main process. The other one writes into
+the same spool and store; what comes over the channel is how far each download is, never its bytes.
+If the fetcher dies it is started again, every download goes on from what was synced, and readers
+that were shown bytes before are cut.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ Launch = Callable[[], AbstractAsyncContextManager[Channel]]
 
 
 class RemoteFill:
-    """One download that the fetcher does; a Source for readers here."""
+    """One download that is done elsewhere; a Source for readers here."""
 
-    def __init__(self, entry: Entry, fetcher: Fetcher, number: int) -> None:
+    def __init__(self, entry: Entry, remote: Remote, number: int) -> None:
         self.entry = entry
         self.error: MirrorError | None = None
         self.held = False
@@ -48,7 +49,7 @@ class RemoteFill:
         self.source = ""
         self.front = 0
         self.changed = asyncio.Event()
-        self._fetcher = fetcher
+        self._remote = remote
         self._number = number
         self.inode = 0
         self._base = 0  # attempts that earlier fetchers made
@@ -59,11 +60,11 @@ class RemoteFill:
 
     async def run(self) -> None:
         """Have it fetched. The outcome, whatever it is, reaches every reader."""
-        self._fetcher.take(self._number, self)
+        self._remote.take(self._number, self)
         try:
             await self._ended.wait()
         finally:
-            self._fetcher.drop(self._number)
+            self._remote.drop(self._number)
             if not self.held and self.error is None:
                 self.error = StoreError("the download was stopped")
             self._fire()
@@ -72,18 +73,18 @@ class RemoteFill:
         attempt = self.attempt
         if not self._exposed:
             self.shown = True
-            self._fetcher.expose(self._number)
+            self._remote.expose(self._number)
         while not self._exposed and attempt == self.attempt and not self._ended.is_set():
             await self.changed.wait()
 
     def open(self) -> BinaryIO | None:
         if self.held:
-            file = self._fetcher.store.open(self.entry.digest)
+            file = self._remote.store.open(self.entry.digest)
             if file is None:
                 raise StoreError(f"{self.entry.digest} vanished as soon as it was stored")
             return file
         try:
-            path = self._fetcher.spool / f"{self.entry.digest.hex}.part"
+            path = self._remote.spool / f"{self.entry.digest.hex}.part"
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
@@ -94,7 +95,7 @@ class RemoteFill:
             return None
         return os.fdopen(fd, "rb", buffering=0)
 
-    # --- what the fetcher says --------------------------------------------------------------------
+    # --- what the other end says ------------------------------------------------------------------
 
     def hear(self, message: Json) -> None:
         self._hear_wrong(_int(message, "wrong"))
@@ -130,7 +131,6 @@ class RemoteFill:
 
     def _hear_wrong(self, wrong: int) -> None:
         if wrong > self._wrong:
-            metrics.INTEGRITY_FAILURES.labels("upstream").inc(wrong - self._wrong)
             self.wrong += wrong - self._wrong
             self._wrong = wrong
 
@@ -144,17 +144,15 @@ class RemoteFill:
         self.changed = asyncio.Event()
 
 
-class Fetcher:
-    """The process that downloads, kept alive."""
+class Remote:
+    """Who does downloads for us, at the other end of a line."""
 
-    def __init__(self, launch: Launch, *, store: BlobStore, spool: Path) -> None:
+    def __init__(self, *, store: BlobStore, spool: Path) -> None:
         self.store = store
         self.spool = spool
-        self._launch = launch
         self._fills: dict[int, RemoteFill] = {}
         self._numbers = itertools.count(1)
         self._channel: Channel | None = None
-        self._deaths: deque[float] = deque(maxlen=_DEATHS)
 
     def fill(self, entry: Entry) -> RemoteFill:
         """A download that begins when it is run."""
@@ -162,7 +160,7 @@ class Fetcher:
 
     def take(self, number: int, fill: RemoteFill) -> None:
         self._fills[number] = fill
-        self._ask(number, fill)
+        self._order(number, fill)
 
     def drop(self, number: int) -> None:
         self._fills.pop(number, None)
@@ -177,46 +175,28 @@ class Fetcher:
         if self._channel is not None:
             self._channel.send(message)
 
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """The fetcher, for the length of the block."""
-        task = asyncio.create_task(self._keep_alive(), name="fetcher")
+    async def work_over(self, line: Channel) -> None:
+        """Have everything that is wanted done over this line, until it ends."""
+        self._channel = line
         try:
-            yield
+            for number, fill in self._fills.items():
+                self._order(number, fill)
+            async for message in line.messages():
+                self._hear(message)
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            for fill in tuple(self._fills.values()):
-                fill.fail(StoreError("the server stops"))
+            self._channel = None
 
-    async def _keep_alive(self) -> None:
-        while True:
-            try:
-                async with self._launch() as line:
-                    self._channel = line
-                    for number, fill in self._fills.items():
-                        self._ask(number, fill)
-                    async for message in line.messages():
-                        self._hear(message)
-            except OSError as e:
-                log.error("the fetcher cannot be started: %s", e)
-            finally:
-                self._channel = None
-            self._bury()
-            await asyncio.sleep(_RESTART_S)
-
-    def _bury(self) -> None:
-        now = time.monotonic()
-        self._deaths.append(now)
-        hopeless = len(self._deaths) == _DEATHS and now - self._deaths[0] < _DEATHS_S
-        log.error("the fetcher ended%s", "" if hopeless else "; it is started again")
+    def lost(self) -> None:
+        """Who did them died, and another one goes on with them."""
         for fill in tuple(self._fills.values()):
-            if hopeless:
-                fill.fail(StoreError("the process that downloads ends again and again"))
-            else:
-                fill.lost()
+            fill.lost()
 
-    def _ask(self, number: int, fill: RemoteFill) -> None:
+    def fail(self, error: MirrorError) -> None:
+        """Nobody will do them."""
+        for fill in tuple(self._fills.values()):
+            fill.fail(error)
+
+    def _order(self, number: int, fill: RemoteFill) -> None:
         self._send({"do": "fetch", "id": number, "entry": channel.dump_entry(fill.entry)})
         if fill.shown:
             self.expose(number)
@@ -227,6 +207,47 @@ class Fetcher:
         fill = self._fills.get(_int(message, "id"))
         if fill is not None:
             fill.hear(message)
+
+
+class Fetcher:
+    """The process that downloads, kept alive."""
+
+    def __init__(self, launch: Launch, *, store: BlobStore, spool: Path) -> None:
+        self._remote = Remote(store=store, spool=spool)
+        self.fill = self._remote.fill
+        self._launch = launch
+        self._deaths: deque[float] = deque(maxlen=_DEATHS)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """The fetcher, for the length of the block."""
+        task = asyncio.create_task(self._keep_alive(), name="fetcher")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            self._remote.fail(StoreError("the server stops"))
+
+    async def _keep_alive(self) -> None:
+        while True:
+            try:
+                async with self._launch() as line:
+                    await self._remote.work_over(line)
+            except OSError as e:
+                log.error("the fetcher cannot be started: %s", e)
+            self._bury()
+            await asyncio.sleep(_RESTART_S)
+
+    def _bury(self) -> None:
+        now = time.monotonic()
+        self._deaths.append(now)
+        hopeless = len(self._deaths) == _DEATHS and now - self._deaths[0] < _DEATHS_S
+        log.error("the fetcher ended%s", "" if hopeless else "; it is started again")
+        if hopeless:
+            self._remote.fail(StoreError("the process that downloads ends again and again"))
+        else:
+            self._remote.lost()
 
 
 def _int(message: Json, key: str) -> int:

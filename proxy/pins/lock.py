@@ -128,13 +128,18 @@ def fingerprint(files: Iterable[Entry]) -> Digest:
 
 def load(file: Path) -> Lock:
     """The lock in `file`; an empty one if there is no such file. Raises: ConfigError."""
+    content = bytes_of(file)
+    return Lock() if content is None else loads(content, file)
+
+
+def bytes_of(file: Path) -> bytes | None:
+    """What is in `file`, to be parsed; None if there is no such file. Raises: ConfigError."""
     try:
-        content = file.read_bytes()
+        return file.read_bytes()
     except FileNotFoundError:
-        return Lock()
+        return None
     except OSError as e:
         raise ConfigError(file, None, f"cannot be read: {e.strerror or e}") from e
-    return loads(content, file)
 
 
 @contextmanager

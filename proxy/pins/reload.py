@@ -7,10 +7,8 @@ import threading
 from pathlib import Path
 
 from proxy.errors import ConfigError
-from proxy.pins import allowlist as allowlists
-from proxy.pins import catalog as catalogs
-from proxy.pins import lock as locks
 from proxy.pins.catalog import Catalog
+from proxy.pins.versions import Catalogs, Numbers, OwnNumber, Texts
 from proxy.telemetry import metrics
 from proxy.telemetry.audit import Audit, Pinned, Reloaded
 
@@ -20,14 +18,30 @@ log = logging.getLogger(__name__)
 class Reloader:
     """Holds the catalog in force."""
 
-    def __init__(self, allowlist: Path, lock: Path, audit: Audit | None = None) -> None:
-        """Raises: ConfigError."""
+    def __init__(
+        self,
+        allowlist: Path,
+        lock: Path,
+        audit: Audit | None = None,
+        *,
+        numbers: Numbers | None = None,
+    ) -> None:
+        """`numbers` has other processes change with this one. Raises: ConfigError."""
         self._audit = audit or Audit(None)
         self._allowlist = allowlist
         self._lock = lock
         self._turn = threading.Lock()  # a slow reload must not undo a later one
         self.error: ConfigError | None = None  # why the newest edit is not in force
-        self.catalog = self._load()
+        self._numbers = numbers or OwnNumber()
+        self._catalogs = Catalogs()
+        self._put(*self._load())
+
+    @property
+    def catalog(self) -> Catalog:
+        while True:  # the number may change between the two looks, and the old one be gone
+            found = self._catalogs.at(self._numbers.current)
+            if found is not None:
+                return found
 
     def reload(self) -> bool:
         """Put the files in force as they are now; False if they are broken.
@@ -40,7 +54,7 @@ class Reloader:
 
     def _reload(self) -> bool:
         try:
-            catalog = self._load()
+            catalog, texts = self._load()
         except ConfigError as e:
             self.error = e
             metrics.CATALOG_STALE.set(1)
@@ -49,11 +63,11 @@ class Reloader:
             return False
         changes = _changes(self.catalog, catalog)
         pinned = _pinned(self.catalog, catalog)
+        self._put(catalog, texts)
         if changes or self.error is not None:
             self._audit.note(Reloaded(len(pinned), ""))
         for event in pinned:
             self._audit.note(event)
-        self.catalog = catalog
         self.error = None
         metrics.CATALOG_STALE.set(0)
         for change in changes:
@@ -65,10 +79,17 @@ class Reloader:
         for event in _pinned(Catalog(), self.catalog):
             self._audit.note(event)
 
-    def _load(self) -> Catalog:
-        catalog = catalogs.build(allowlists.load(self._allowlist), locks.load(self._lock))
+    def _load(self) -> tuple[Catalog, Texts]:
+        texts = Texts.read(self._allowlist, self._lock)
+        catalog = texts.catalog(self._allowlist, self._lock)
         metrics.PAIRS_UNLOCKED.set(sum(1 for _ in catalog.unlocked()))
-        return catalog
+        return catalog, texts
+
+    def _put(self, catalog: Catalog, texts: Texts) -> None:
+        number = self._numbers.current + 1
+        self._catalogs.hold(number, catalog)
+        self._numbers.put(number, texts)
+        self._catalogs.forget(before=number)
 
 
 def _pinned(old: Catalog, new: Catalog) -> list[Pinned]:

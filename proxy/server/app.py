@@ -124,7 +124,7 @@ class Front:
             case "/":
                 return web.Response(text=_WELCOME.format(host=call.request.headers.get("Host", "")))
             case "/metrics":
-                return health.prometheus(self._site)
+                return await health.prometheus(self._site)
             case "/-/healthy":
                 return health.healthy()
             case "/-/ready":

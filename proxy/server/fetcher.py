@@ -63,7 +63,10 @@ async def _main(fd: int) -> None:
     async with aclosing(line.messages()) as messages:
         config = _load(await anext(messages))
     async with open_cache(config) as cache:
+        counting = asyncio.create_task(fetching.count_limited(line))
         await fetching.serve_channel(line, cache)
+        counting.cancel()
+        await asyncio.gather(counting, return_exceptions=True)
     await line.close()
 
 

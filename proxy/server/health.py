@@ -35,18 +35,34 @@ def ready(site: Site) -> web.Response:
     return web.Response(text="ready\n")
 
 
-def prometheus(site: Site) -> web.Response:
-    metrics.PAIRS_DRIFTED.set(len(site.drift.drifted))
-    with suppress(OSError):
-        metrics.DISK_FREE.set(_free(site.mirror.config))
+async def prometheus(site: Site) -> web.Response:
+    """The same from every process: the main one adds up."""
+    body = await (site.owner.metrics() if site.owner is not None else metrics_text(site))
     return web.Response(
-        body=metrics.render(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
     )
 
 
+async def metrics_text(site: Site) -> bytes:
+    metrics.PAIRS_DRIFTED.set(len(site.drift.drifted))
+    metrics.WORKERS.set(len(_pids(site)))
+    with suppress(OSError):
+        metrics.DISK_FREE.set(_free(site.mirror.config))
+    return metrics.render(await site.others.tallies() if site.others is not None else ())
+
+
 async def status(call: Call) -> web.Response:
-    """What an admin wants to know at 3 a.m., as JSON."""
-    return call.json(bodies.encode(await status_json(call.site)))
+    """What an admin wants to know at 3 a.m., as JSON; the same from every process."""
+    owner = call.site.owner
+    return call.json(await (owner.status() if owner is not None else status_text(call.site)))
+
+
+async def status_text(site: Site) -> bytes:
+    return bodies.encode(await status_json(site))
+
+
+def _pids(site: Site) -> list[int]:
+    return [os.getpid(), *(site.others.pids if site.others is not None else ())]
 
 
 async def status_json(site: Site) -> Json:
@@ -58,6 +74,7 @@ async def status_json(site: Site) -> Json:
     return {
         "version": VERSION,
         "pid": os.getpid(),
+        "workers": _pids(site),
         "ready": not site.stopping,
         "started": int(site.started),
         "uptime_s": int(time.time() - site.started),

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,19 +14,19 @@ import watchfiles
 
 from proxy.assemble import open_mirror
 from proxy.config import Config, Listen
-from proxy.errors import MirrorError
 from proxy.mirror.remote import Fetcher
-from proxy.server import protocol
-from proxy.server.app import Front
+from proxy.server import listening as sockets
 from proxy.server.autolock import AutoLock
+from proxy.server.background import background
 from proxy.server.fetcher import launch
+from proxy.server.listening import answering
 from proxy.server.sender import Sender
 from proxy.server.site import Site
 from proxy.server.upkeep import Upkeep
+from proxy.server.workers import Workers
 
 log = logging.getLogger(__name__)
 
-_STOP_S = 20.0  # for answers under way when we are asked to stop
 _DEBOUNCE_MS = 300
 
 
@@ -45,7 +44,7 @@ async def serve(config: Config, *, listening: Callable[[Listen], None] | None = 
         if listening is not None:
             listening(address)
         await stop.wait()
-        log.info("stopping: no new connections; answers under way have %d s", _STOP_S)
+        log.info("stopping: no new connections; answers under way have %d s", site.grace_s)
         site.stopping = True
         for number in (signal.SIGTERM, signal.SIGINT):  # asked twice: at once
             loop.remove_signal_handler(number)
@@ -55,7 +54,11 @@ async def serve(config: Config, *, listening: Callable[[Listen], None] | None = 
 async def running(config: Config) -> AsyncIterator[tuple[Site, Listen]]:
     """A server for the length of the block, and the address it listens on."""
     async with AsyncExitStack() as stack:
-        mirror = await stack.enter_async_context(open_mirror(config))
+        workers = None
+        if config.workers > 1:
+            workers = Workers(config)
+            stack.callback(workers.close)
+        mirror = await stack.enter_async_context(open_mirror(config, numbers=workers))
         stack.enter_context(mirror.serving())
         mirror.cache.recover()
         mirror.reloader.announce()
@@ -67,7 +70,7 @@ async def running(config: Config) -> AsyncIterator[tuple[Site, Listen]]:
         upkeep = Upkeep(mirror)
         sender = Sender()
         stack.callback(sender.close)
-        site = Site(mirror, autolock, upkeep, sender)
+        site = Site(mirror, autolock, upkeep, sender, others=workers)
         stack.push_async_callback(site.packs.close)
         for work in (
             autolock.run(),
@@ -78,49 +81,17 @@ async def running(config: Config) -> AsyncIterator[tuple[Site, Listen]]:
             site.drift.run(),
             _follow_edits(site),
         ):
-            await stack.enter_async_context(_background(work))
-        address = await stack.enter_async_context(_listen(site, config.listen))
+            await stack.enter_async_context(background(work))
+        taken = []
+        if workers is not None:
+            taken = await asyncio.to_thread(sockets.take, config.listen)
+            for sock in taken:
+                stack.callback(sock.close)
+            places = sockets.places(taken)
+            await stack.enter_async_context(workers.running(site, places))
+        address = await stack.enter_async_context(answering(site, config.listen, taken))
         log.info("listening on %s", address)
         yield site, address
-
-
-@asynccontextmanager
-async def _listen(site: Site, listen: Listen) -> AsyncIterator[Listen]:
-    config = site.mirror.config
-    front = protocol.Connections(
-        Front(site),
-        most=config.max_connections,
-        most_per_address=config.max_connections_per_address,
-    )
-    try:
-        server = await asyncio.get_running_loop().create_server(
-            front, listen.host, listen.port, backlog=protocol.BACKLOG, reuse_address=True
-        )
-        for listener in server.sockets:
-            protocol.guard_socket(listener)
-    except OSError as e:
-        raise MirrorError(f"cannot listen on {listen}: {e.strerror or e}") from e
-    try:
-        yield Listen(listen.host, _port(server.sockets[0]))
-    finally:
-        server.close()
-        await front.shutdown(_STOP_S)
-
-
-@asynccontextmanager
-async def _background(work: Coroutine[object, object, None]) -> AsyncIterator[None]:
-    task = asyncio.create_task(work)
-    task.add_done_callback(_report)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-def _report(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        log.error("background work ended", exc_info=task.exception())
 
 
 async def _follow_edits(site: Site) -> None:
@@ -152,7 +123,3 @@ def _reload(site: Site) -> None:
     loop = asyncio.get_running_loop()
     done = loop.run_in_executor(None, site.mirror.reloader.reload)
     done.add_done_callback(lambda _: site.autolock.wake())
-
-
-def _port(sock: socket.socket) -> int:
-    return int(sock.getsockname()[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from aiohttp import web
 
@@ -23,6 +24,7 @@ from proxy.server.sender import Sender
 from proxy.server.upkeep import Upkeep
 from proxy.telemetry import audit
 from proxy.telemetry.audit import Handed, Served
+from proxy.telemetry.metrics import Tally
 
 # The Hub's client gives up on a request without a byte for ten seconds (huggingface_hub,
 # constants.py, HF_HUB_DOWNLOAD_TIMEOUT); before that we ask it to come again.
@@ -30,9 +32,40 @@ FIRST_BYTE_S = 8.0
 _AGENT = 200  # characters of a User-Agent that are written down
 
 
+class Owner(Protocol):
+    """The main process, as its workers see it: it owns the data directory and knows the rest."""
+
+    async def settle(self, pair: Pair, patience_s: float) -> None:
+        """As `AutoLock.settle`."""
+        ...
+
+    async def status(self) -> bytes:
+        """What it answers for /-/status. Raises: Busy."""
+        ...
+
+    async def metrics(self) -> bytes:
+        """What it answers for /metrics. Raises: Busy."""
+        ...
+
+
+class Others(Protocol):
+    """The processes that answer beside the main one, as it sees them."""
+
+    @property
+    def pids(self) -> list[int]: ...
+
+    def stop(self) -> None:
+        """Have them take no new connections and end; `grace_s` for answers under way."""
+        ...
+
+    async def tallies(self) -> list[Tally]:
+        """What they have counted until this moment, those that ended included."""
+        ...
+
+
 @dataclass(slots=True)
 class Site:
-    """One running server."""
+    """One process that answers: the main one, or a worker of it."""
 
     mirror: Mirror
     autolock: AutoLock
@@ -41,6 +74,9 @@ class Site:
     bodies: Bodies = field(default_factory=Bodies)
     started: float = field(default_factory=time.time)  # Unix seconds
     stopping: bool = False
+    grace_s: float = 20.0  # for answers under way when we are asked to stop
+    owner: Owner | None = None  # None: that is us
+    others: Others | None = None  # None: there are none, or we are one of them
     commits: GitCommits = field(default_factory=GitCommits)
     packs: GitPacks = field(init=False)
     drift: DriftWatch = field(init=False)
@@ -60,7 +96,7 @@ class Site:
             return self.mirror.catalog.snapshot(repo, revision)
         except RevisionNotPinned as e:
             pair = Pair.of(repo, Revision(e.revision))
-            await self.autolock.settle(pair, patience_s)
+            await (self.owner or self.autolock).settle(pair, patience_s)
             return self.mirror.catalog.snapshot(repo, revision)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, generate_latest
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 REGISTRY = CollectorRegistry()
 
@@ -50,6 +53,22 @@ WARM_MISSING = Gauge(
 DISK_FREE = Gauge(
     "hubpin_disk_free_bytes", "Free disk where the data directory lies.", registry=REGISTRY
 )
+WORKERS = Gauge("hubpin_workers", "Processes that answer clients.", registry=REGISTRY)
+
+# What every process that answers has numbers of. All others are the main process's alone.
+_ADDED = frozenset(
+    {
+        "hubpin_requests",
+        "hubpin_connections",
+        "hubpin_sent_bytes",
+        "hubpin_handed_bytes",
+        "hubpin_integrity_failures",
+    }
+)
+_WORST = frozenset({"hubpin_audit_failing"})
+
+# Sample and its labels → value, of one process.
+Tally = Mapping[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 @lru_cache(maxsize=128)
@@ -62,6 +81,60 @@ def count_request(status: int) -> None:
     _requests(status).inc()
 
 
-def render() -> bytes:
-    """All metrics in Prometheus' text format."""
-    return generate_latest(REGISTRY)
+def tally() -> Tally:
+    """What this process counted of what all count."""
+    families = (one for one in REGISTRY.collect() if one.name in _ADDED | _WORST)
+    return {_key(sample): sample.value for one in families for sample in one.samples}
+
+
+def counted(tallies: Iterable[Tally]) -> Tally:
+    """What is left of processes that ended: what they counted, and not what they were doing."""
+    return _added(
+        {key: value for key, value in one.items() if key[0].endswith(("_total", "_created"))}
+        for one in tallies
+    )
+
+
+def render(others: Iterable[Tally] = ()) -> bytes:
+    """All metrics in Prometheus' text format, with what other processes of ours counted."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Sum(_added(others)))
+    return generate_latest(registry)
+
+
+class _Sum(Collector):
+    """This process and others, as one."""
+
+    def __init__(self, others: Tally) -> None:
+        self._others = others
+
+    def collect(self) -> Iterator[Metric]:
+        for family in REGISTRY.collect():
+            names = {f"{family.name}{ending}" for ending in ("", "_total", "_created")}
+            theirs = {key: value for key, value in self._others.items() if key[0] in names}
+            if theirs and family.name in _ADDED | _WORST:
+                own = {_key(sample): sample.value for sample in family.samples}
+                family.samples = [
+                    Sample(name, dict(labels), value)
+                    for (name, labels), value in _added((own, theirs)).items()
+                ]
+            yield family
+
+
+def _added(tallies: Iterable[Tally]) -> Tally:
+    both: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+    for one in tallies:
+        for key, value in one.items():
+            if key not in both:
+                both[key] = value
+            elif key[0].endswith("_created"):  # when a counter began, in Unix seconds
+                both[key] = min(both[key], value)
+            elif key[0] in _WORST:
+                both[key] = max(both[key], value)
+            else:
+                both[key] += value
+    return both
+
+
+def _key(sample: Sample) -> tuple[str, tuple[tuple[str, str], ...]]:
+    return sample.name, tuple(sorted(sample.labels.items()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from proxy.mirror import channel, fetching
 from proxy.mirror.cache import BlobCache
 from proxy.mirror.channel import Channel
 from proxy.mirror.follower import HOLD_BACK
-from proxy.mirror.remote import Fetcher
+from proxy.mirror.remote import Fetcher, Remote
 from proxy.store.local import LocalStore
 from proxy.telemetry import metrics
 from tests.fakes.content import Content
@@ -115,8 +115,14 @@ async def test_wrong_bytes_cut_who_saw_them_and_are_remembered(far: tuple[Bench,
     bench, _ = far
     entry = bench.publish()
     bench.hub.wrong_times = 1
+    gate = bench.hub.hold_at(192 * KB)
+    reader = await bench.cache.open(entry, entry.size)
+    async with asyncio.timeout(10):
+        assert await reader.ready(0) > 0
+    gate.open.set()
     with pytest.raises(DigestMismatch):
-        await read_all(bench.cache, entry)
+        await read(reader, 128 * KB, entry.size)
+    reader.close()
     assert bench.cache.misled.limit(entry.digest) > 0
     assert await read_all(bench.cache, entry) == WHOLE
 
@@ -202,9 +208,60 @@ async def test_wrong_attempts_and_their_source_are_known_here(far: tuple[Bench, 
 
 async def test_answers_429_that_the_fetcher_met_are_counted_here(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "data")
-    far = Far(bench)
-    fetcher = Fetcher(far.launch, store=bench.store, spool=bench.cache.spool)
+    remote = Remote(store=bench.store, spool=bench.cache.spool)
+    ours, theirs = socket.socketpair()
+    near, far = await channel.connect(ours), await channel.connect(theirs)
     before = metrics.REGISTRY.get_sample_value("hubpin_upstream_limited_total") or 0.0
-    fetcher._hear({"limited": 3})
+    far.send({"limited": 3})
+    await far.close()
+    await remote.work_over(near)
     assert metrics.REGISTRY.get_sample_value("hubpin_upstream_limited_total") == before + 3
+    await near.close()
     await bench.close()
+
+
+async def test_nothing_is_shown_before_the_other_end_wrote_that_down(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "data")
+    entry = bench.publish()
+    part = bench.cache.spool / f"{entry.digest.hex}.part"
+    part.write_bytes(WHOLE)
+    remote = Remote(store=bench.store, spool=bench.cache.spool)
+    bench.cache.make_fill = remote.fill
+    ours, theirs = socket.socketpair()
+    near, far = await channel.connect(ours), await channel.connect(theirs)
+    working = asyncio.create_task(remote.work_over(near))
+    reader = await bench.cache.open(entry, entry.size)
+    shown = asyncio.create_task(reader.ready(0))
+    async with aclosing(far.messages()) as messages, asyncio.timeout(10):
+        number = (await anext(messages))["id"]
+        came = {"id": number, "attempt": 0, "inode": part.stat().st_ino, "wrong": 0}
+        far.send({**came, "front": 64 * KB})
+        assert (await anext(messages))["do"] == "expose"
+        fill = bench.cache.start(entry)
+        far.send({**came, "front": 128 * KB})
+        while fill.front < 128 * KB:
+            await fill.changed.wait()
+        await asyncio.sleep(0)
+        assert not shown.done()
+        far.send({"id": number, "attempt": 0, "exposed": True})
+        assert await shown >= 64 * KB
+    reader.close()
+    await bench.close()
+    await far.close()
+    await working
+    await near.close()
+
+
+async def test_what_failed_a_moment_ago_is_told_and_not_tried_again(
+    far: tuple[Bench, Far],
+) -> None:
+    bench, _ = far
+    entry = bench.publish()
+    bench.hub.wrong_times = 99
+    with pytest.raises(DigestMismatch):
+        await read_all(bench.cache, entry, 0, 10)
+    tried = len(bench.hub.fetched)
+    bench.cache._bad.clear()  # only the other end remembers, as it does for a worker
+    with pytest.raises(DigestMismatch):
+        await read_all(bench.cache, entry, 0, 10)
+    assert len(bench.hub.fetched) == tried

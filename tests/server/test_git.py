@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from proxy.hub.gitpack import DELIMITER, FLUSH, Mark, pkt, pkts
-from proxy.mirror import packs
+from proxy.mirror import flock, packs
 from proxy.server import resolve
 from tests.server.world import MODEL, Reply, World
 
@@ -75,6 +75,19 @@ async def test_a_pack_is_made_once_and_made_again_if_it_was_damaged(world: World
     world.site.__post_init__()  # as another process finds it
     again = await fetch(world, want, "done\n")
     assert pack_of(again) == pack_of(first)
+
+
+async def test_a_pack_that_another_process_makes_is_left_alone(world: World) -> None:
+    folder = world.config.data / "git-v1"
+    folder.mkdir()
+    abandoned = folder / "ab.1.part"
+    abandoned.write_bytes(b"half")
+    with flock.create(folder / "cd.2.part") as busy:
+        busy.write(b"half")
+        want = f"want {(await advertised(world))['HEAD']}\n"
+        assert (await fetch(world, want, "done\n")).whole
+        assert [file.name for file in folder.glob("*.part")] == ["cd.2.part"]
+        assert not abandoned.exists()
 
 
 async def test_a_blob_that_went_bad_is_not_packed(world: World) -> None:
