@@ -1,4 +1,4 @@
-"""The process that downloads: `python -m proxy.server.fetcher FD`, started by the server.
+"""The process that downloads: `proxy.server.fetcher FD`, started by the server.
 
 Hashing and reading sockets take whole cores; in a process of its own, at low priority, they do not
 hold up answers. It lives as long as the channel on the descriptor FD, whose first message says
@@ -24,6 +24,7 @@ from proxy.config import Config, Secret, Timeouts, UpstreamConfig
 from proxy.hub.wire import Json
 from proxy.mirror import channel, fetching
 from proxy.mirror.channel import Channel
+from proxy.server import child
 from proxy.telemetry import logs
 
 _NICE = 10
@@ -37,7 +38,7 @@ async def launch(config: Config) -> AsyncIterator[Channel]:
     with theirs:
         # In a session of its own: Ctrl-C is for the server, which ends it in order.
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", __name__, str(theirs.fileno()),
+            *child.command(__name__, theirs.fileno()),
             pass_fds=(theirs.fileno(),), start_new_session=True,
         )  # fmt: skip
     line = await channel.connect(ours)

@@ -1,4 +1,4 @@
-"""A process that answers beside the main one: `python -m proxy.server.worker FD FD FD`.
+"""A process that answers beside the main one: `proxy.server.worker FD FD FD`.
 
 The main process starts it. The descriptors are a line for questions (`mirror/talk.py`), a line for
 downloads (`mirror/channel.py`) and the memory in which both see which catalog is in force
@@ -29,6 +29,7 @@ from proxy.mirror.channel import Channel
 from proxy.mirror.remote import Remote
 from proxy.mirror.talk import Talk
 from proxy.pins.versions import Shared, Told
+from proxy.server import child
 from proxy.server.autolock import AutoLock
 from proxy.server.background import background
 from proxy.server.listening import Place, answering, join
@@ -60,7 +61,7 @@ async def launch(shared: Shared) -> AsyncIterator[tuple[Process, Channel, Channe
         try:
             # In a session of its own: Ctrl-C is for the main process, which ends it in order.
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "proxy.server.worker", *map(str, (*fds, shared.fd)),
+                *child.command("proxy.server.worker", *fds, shared.fd),
                 pass_fds=(*fds, shared.fd), start_new_session=True,
             )  # fmt: skip
         except BaseException:
