@@ -102,7 +102,7 @@ class Front:
 
     def _listed(self, address: Address) -> Address:
         """The same, with the name under which the repository is on the list."""
-        if isinstance(address, ListAddress | OtherAddress):
+        if isinstance(address, (ListAddress, OtherAddress)):
             return address
         listed = self._site.mirror.catalog.listed(address.repo)
         return address if listed == address.repo else replace(address, repo=listed)

@@ -55,6 +55,8 @@ async def answer(call: Call, entry: Entry, headers: dict[str, str]) -> web.Strea
     request = call.request
     wanted = ranges.wanted(request.method, request.headers, entry.etag, entry.size)
     match wanted:
+        case ranges.Whole():
+            pass
         case ranges.NotModified():
             return web.Response(status=304, headers=headers)
         case ranges.PreconditionFailed():
@@ -68,6 +70,10 @@ async def answer(call: Call, entry: Entry, headers: dict[str, str]) -> web.Strea
             headers["Content-Range"] = "bytes */0"
         call.served(entry, (0, 0), 0)
         return web.Response(headers=headers, body=b"")
+    if isinstance(wanted, ranges.Whole):
+        response = send.at_once(call, entry, headers)
+        if response is not None:
+            return response
 
     def plan() -> send.Plan:
         if not isinstance(wanted, ranges.Slice):

@@ -43,13 +43,11 @@ _END_S = 5.0  # to write down the rest when we end
 _JSON = msgspec.json.Encoder(enc_hook=str)  # names are of kinds that msgspec does not know
 
 
-class _Event(
-    msgspec.Struct, frozen=True, gc=False, tag_field="event", tag=str.lower
-):
+class _Event(msgspec.Struct, frozen=True, gc=False, tag_field="event", tag=str.lower):
     """Made and written as JSON in a microsecond each: there is one for every answer."""
 
 
-class Served(_Event):
+class Served(_Event, frozen=True):
     """Bytes [start, start + sent) of a file went out; [start, stop) was to go."""
 
     device: str  # address, or its pseudonym
@@ -66,7 +64,7 @@ class Served(_Event):
     complete: bool  # all that was to go went
 
 
-class Handed(_Event):
+class Handed(_Event, frozen=True):
     """nginx was told to send bytes [start, stop) of a file; its own log says how many went."""
 
     device: str  # nginx's address, or its pseudonym
@@ -81,7 +79,7 @@ class Handed(_Event):
     stop: int
 
 
-class Refused(_Event):
+class Refused(_Event, frozen=True):
     """Somebody asked for what this mirror does not serve."""
 
     device: str
@@ -94,7 +92,7 @@ class Refused(_Event):
     message: str
 
 
-class Fetched(_Event):
+class Fetched(_Event, frozen=True):
     """A blob came, was verified, and is held."""
 
     repo: str
@@ -106,7 +104,7 @@ class Fetched(_Event):
     seconds: float
 
 
-class Wrong(_Event):
+class Wrong(_Event, frozen=True):
     """Bytes were not the locked bytes: from an `upstream`, or on our `disk`."""
 
     where: str
@@ -117,7 +115,7 @@ class Wrong(_Event):
     healed: bool  # the right ones came in the end
 
 
-class Pinned(_Event):
+class Pinned(_Event, frozen=True):
     """A pair is in force at a commit; commit "": it is served no more."""
 
     pair: str
@@ -126,14 +124,14 @@ class Pinned(_Event):
     old: str  # the commit before; "": none
 
 
-class Reloaded(_Event):
+class Reloaded(_Event, frozen=True):
     """Allowlist and lock were read again."""
 
     changed: int  # pairs
     error: str  # why the new ones are not in force; "": they are
 
 
-class Gap(_Event):
+class Gap(_Event, frozen=True):
     """So many events could not be written."""
 
     lost: int

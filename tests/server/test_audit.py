@@ -208,3 +208,12 @@ async def test_a_log_that_cannot_be_written_costs_nobody_anything(world: World) 
 
 async def test_free_disk_is_a_metric(world: World) -> None:
     assert await metric(world, "hubpin_disk_free_bytes") > 0
+
+
+async def test_what_a_client_calls_itself_need_not_be_text(world: World) -> None:
+    for path in ("config.json", "README.md"):
+        request = f"GET {world.url(path)} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+        reply = await world.ask_raw(request.encode() + b"User-Agent: a\xff\xfeb\r\n\r\n")
+        assert reply.whole
+        assert len(written(world, "served")) > 0
+    assert {line["agent"] for line in written(world, "served")} == {"a??b"}
