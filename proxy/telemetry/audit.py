@@ -223,7 +223,11 @@ class Audit:
     def _line(self, at: float, event: Event) -> bytes:
         if self._rules.pseudonyms and isinstance(event, Served | Handed | Refused):
             event = msgspec.structs.replace(event, device=self._name(event.device))
-        return b'{"at":"%b",%b\n' % (timestamp(at).encode(), _JSON.encode(event)[1:])
+        try:
+            fields = _JSON.encode(event)
+        except UnicodeEncodeError:
+            fields = _JSON.encode(_as_text(event))
+        return b'{"at":"%b",%b\n' % (timestamp(at).encode(), fields[1:])
 
     def _name(self, address: str) -> str:
         assert self._folder is not None
@@ -232,6 +236,15 @@ class Audit:
                 self._names.clear()
             self._names[address] = pseudonym(self._folder, address)
         return self._names[address]
+
+
+def _as_text(event: Event) -> Event:
+    """The same, with `?` for what is no text: a User-Agent may hold any bytes."""
+    fields = {name: getattr(event, name) for name in event.__struct_fields__}
+    texts = {name: value for name, value in fields.items() if isinstance(value, str)}
+    return msgspec.structs.replace(
+        event, **{name: text.encode(errors="replace").decode() for name, text in texts.items()}
+    )
 
 
 def timestamp(at: float) -> str:
