@@ -64,7 +64,8 @@ class Front:
             response = errors.plain(e.status, "BadRequest", e.reason)
         metrics.count_request(call.handed or response.status)
         if not response.prepared:
-            response.headers.update(call.headers)
+            response.headers["X-Request-Id"] = call.id
+            response.headers.update(self._site.headers)
         return response
 
     async def _route(self, call: Call) -> web.StreamResponse:

@@ -107,7 +107,8 @@ def _head(request: web.BaseRequest, headers: dict[str, str], size: int) -> web.S
     if size > MAX_HTTP_DOWNLOAD and _does_without_size(request.headers.get("User-Agent", "")):
         del headers["X-Linked-Size"]
         return web.StreamResponse(headers=headers)
-    return web.Response(headers={**headers, "Content-Length": str(size)})
+    headers["Content-Length"] = str(size)
+    return web.Response(headers=headers)
 
 
 def _does_without_size(agent: str) -> bool:
