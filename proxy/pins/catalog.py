@@ -137,6 +137,8 @@ class Catalog:
         all are the revision "", which nobody can allow.
         """
         known = self._repo(repo)
+        if segments and segments[0] in known.held:  # nearly always
+            return segments[0], segments[1:]
         for count in range(1, len(segments) + 1):
             name = "/".join(segments[:count])
             if name == "HEAD" or name in known.answers or name in known.held:

@@ -64,7 +64,8 @@ class Front:
             response = errors.plain(e.status, "BadRequest", e.reason)
         metrics.count_request(call.handed or response.status)
         if not response.prepared:
-            response.headers.update(call.headers)
+            response.headers["X-Request-Id"] = call.id
+            response.headers.update(self._site.headers)
         return response
 
     async def _route(self, call: Call) -> web.StreamResponse:
@@ -102,7 +103,7 @@ class Front:
 
     def _listed(self, address: Address) -> Address:
         """The same, with the name under which the repository is on the list."""
-        if isinstance(address, ListAddress | OtherAddress):
+        if isinstance(address, (ListAddress, OtherAddress)):
             return address
         listed = self._site.mirror.catalog.listed(address.repo)
         return address if listed == address.repo else replace(address, repo=listed)

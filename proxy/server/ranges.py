@@ -39,6 +39,7 @@ class PreconditionFailed:
     """412, the client wants another file than this."""
 
 
+_WHOLE = Whole()
 Wanted = Whole | Slice | Unsatisfiable | NotModified | PreconditionFailed
 
 
@@ -57,11 +58,11 @@ def wanted(method: str, headers: Mapping[str, str], etag: str, size: int) -> Wan
     # unrecognized or for which range handling is not defined." Only GET defines it.
     text = headers.get("Range")
     if text is None or method != "GET":
-        return Whole()
+        return _WHOLE
     condition = headers.get("If-Range")
     # §13.1.5: a strong comparison; a date never matches what has no Last-Modified.
     if condition is not None and condition.strip() != f'"{etag}"':
-        return Whole()
+        return _WHOLE
     return parse_range(text, size)
 
 
@@ -69,18 +70,18 @@ def parse_range(text: str, size: int) -> Wanted:
     """§14.1.2. Several ranges, another unit and bad syntax are ignored: the whole file is sent."""
     match = _RANGE.fullmatch(text)
     if match is None or len(text) > 100:
-        return Whole()
+        return _WHOLE
     first, last, suffix = match.groups()
     if suffix is not None:
         count = int(suffix)
         if count == 0:
             return Unsatisfiable()
-        return Slice(max(0, size - count), size, open_ended=False) if size else Whole()
+        return Slice(max(0, size - count), size, open_ended=False) if size else _WHOLE
     start = int(first)
     if last and int(last) < start:
-        return Whole()
+        return _WHOLE
     if size == 0 and start == 0:
-        return Whole()  # JS and Rust probe `bytes=0-0` and fail on 416 for an empty file
+        return _WHOLE  # JS and Rust probe `bytes=0-0` and fail on 416 for an empty file
     if start >= size:
         return Unsatisfiable()
     stop = min(int(last) + 1, size) if last else size

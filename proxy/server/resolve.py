@@ -55,6 +55,8 @@ async def answer(call: Call, entry: Entry, headers: dict[str, str]) -> web.Strea
     request = call.request
     wanted = ranges.wanted(request.method, request.headers, entry.etag, entry.size)
     match wanted:
+        case ranges.Whole():
+            pass
         case ranges.NotModified():
             return web.Response(status=304, headers=headers)
         case ranges.PreconditionFailed():
@@ -68,6 +70,10 @@ async def answer(call: Call, entry: Entry, headers: dict[str, str]) -> web.Strea
             headers["Content-Range"] = "bytes */0"
         call.served(entry, (0, 0), 0)
         return web.Response(headers=headers, body=b"")
+    if isinstance(wanted, ranges.Whole):
+        response = send.at_once(call, entry, headers)
+        if response is not None:
+            return response
 
     def plan() -> send.Plan:
         if not isinstance(wanted, ranges.Slice):
@@ -101,7 +107,8 @@ def _head(request: web.BaseRequest, headers: dict[str, str], size: int) -> web.S
     if size > MAX_HTTP_DOWNLOAD and _does_without_size(request.headers.get("User-Agent", "")):
         del headers["X-Linked-Size"]
         return web.StreamResponse(headers=headers)
-    return web.Response(headers={**headers, "Content-Length": str(size)})
+    headers["Content-Length"] = str(size)
+    return web.Response(headers=headers)
 
 
 def _does_without_size(agent: str) -> bool:

@@ -80,10 +80,16 @@ class Site:
     commits: GitCommits = field(default_factory=GitCommits)
     packs: GitPacks = field(init=False)
     drift: DriftWatch = field(init=False)
+    headers: dict[str, str] = field(init=False)  # the same on every answer
 
     def __post_init__(self) -> None:
         mirror = self.mirror
         self.drift = DriftWatch(mirror)
+        self.headers = {
+            "X-Content-Type-Options": "nosniff",
+            "Server": "hubpin",
+            **(cors.HEADERS if mirror.config.cors else {}),
+        }
         folder = mirror.config.data / "git-v1"
         self.packs = GitPacks(folder, mirror.cache, mirror.store, mirror.config.keep_free)
 
@@ -116,12 +122,7 @@ class Call:
     @property
     def headers(self) -> dict[str, str]:
         """What every answer carries."""
-        return {
-            "X-Request-Id": self.id,
-            "X-Content-Type-Options": "nosniff",
-            "Server": "hubpin",
-            **(cors.HEADERS if self.site.mirror.config.cors else {}),
-        }
+        return {"X-Request-Id": self.id, **self.site.headers}
 
     @property
     def device(self) -> str:

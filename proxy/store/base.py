@@ -32,6 +32,13 @@ class BlobStore(Protocol):
         """
         ...
 
+    def load(self, digest: Digest, size: int) -> bytes | None:
+        """All of a small blob, if it is held with that size and is untouched.
+
+        None: `open` it, which tells why. Meant for the event loop, as `open` is.
+        """
+        ...
+
     def read(
         self, digest: Digest, start: int = 0, stop: int | None = None
     ) -> AsyncGenerator[bytes]:

@@ -71,6 +71,21 @@ class LocalStore:
             os.close(fd)
             raise
 
+    def load(self, digest: Digest, size: int) -> bytes | None:
+        """Four system calls on a bare descriptor; around it as many objects would cost as much."""
+        hexdigits = digest.hex
+        try:
+            fd = os.open(f"{self._shelves}/{hexdigits[:2]}/{hexdigits}", _PLAIN)
+            try:
+                status = os.fstat(fd)
+                _check_seal(digest, status)
+                body = os.read(fd, size) if status.st_size == size else None
+            finally:
+                os.close(fd)
+        except (BlobAltered, OSError):
+            return None
+        return body if body is not None and len(body) == size else None
+
     async def read(
         self, digest: Digest, start: int = 0, stop: int | None = None
     ) -> AsyncGenerator[bytes]:

@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 import msgspec
@@ -39,10 +40,14 @@ _BATCH = 1000  # events written at once
 _GATHER_S = 0.2  # how long events wait for others
 _RETRY_S = 5.0  # after a write that failed
 _END_S = 5.0  # to write down the rest when we end
+_JSON = msgspec.json.Encoder(enc_hook=str)  # names are of kinds that msgspec does not know
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
+class _Event(msgspec.Struct, frozen=True, gc=False, tag_field="event", tag=str.lower):
+    """Made and written as JSON in a microsecond each: there is one for every answer."""
+
+
+class Served(_Event, frozen=True):
     """Bytes [start, start + sent) of a file went out; [start, stop) was to go."""
 
     device: str  # address, or its pseudonym
@@ -59,8 +64,7 @@ class Served:
     complete: bool  # all that was to go went
 
 
-@dataclass(frozen=True, slots=True)
-class Handed:
+class Handed(_Event, frozen=True):
     """nginx was told to send bytes [start, stop) of a file; its own log says how many went."""
 
     device: str  # nginx's address, or its pseudonym
@@ -75,8 +79,7 @@ class Handed:
     stop: int
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(_Event, frozen=True):
     """Somebody asked for what this mirror does not serve."""
 
     device: str
@@ -89,8 +92,7 @@ class Refused:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(_Event, frozen=True):
     """A blob came, was verified, and is held."""
 
     repo: str
@@ -102,8 +104,7 @@ class Fetched:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Wrong:
+class Wrong(_Event, frozen=True):
     """Bytes were not the locked bytes: from an `upstream`, or on our `disk`."""
 
     where: str
@@ -114,8 +115,7 @@ class Wrong:
     healed: bool  # the right ones came in the end
 
 
-@dataclass(frozen=True, slots=True)
-class Pinned:
+class Pinned(_Event, frozen=True):
     """A pair is in force at a commit; commit "": it is served no more."""
 
     pair: str
@@ -124,16 +124,14 @@ class Pinned:
     old: str  # the commit before; "": none
 
 
-@dataclass(frozen=True, slots=True)
-class Reloaded:
+class Reloaded(_Event, frozen=True):
     """Allowlist and lock were read again."""
 
     changed: int  # pairs
     error: str  # why the new ones are not in force; "": they are
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
+class Gap(_Event, frozen=True):
     """So many events could not be written."""
 
     lost: int
@@ -223,11 +221,13 @@ class Audit:
         return True
 
     def _line(self, at: float, event: Event) -> bytes:
-        fields: dict[str, object] = msgspec.to_builtins(event, enc_hook=str)
-        if self._rules.pseudonyms and "device" in fields:
-            fields["device"] = self._name(str(fields["device"]))
-        said = {"at": timestamp(at), "event": type(event).__name__.lower(), **fields}
-        return msgspec.json.encode(said) + b"\n"
+        if self._rules.pseudonyms and isinstance(event, Served | Handed | Refused):
+            event = msgspec.structs.replace(event, device=self._name(event.device))
+        try:
+            fields = _JSON.encode(event)
+        except UnicodeEncodeError:
+            fields = _JSON.encode(_as_text(event))
+        return b'{"at":"%b",%b\n' % (timestamp(at).encode(), fields[1:])
 
     def _name(self, address: str) -> str:
         assert self._folder is not None
@@ -238,9 +238,25 @@ class Audit:
         return self._names[address]
 
 
+def _as_text(event: Event) -> Event:
+    """The same, with `?` for what is no text: a User-Agent may hold any bytes."""
+    fields = {name: getattr(event, name) for name in event.__struct_fields__}
+    texts = {name: value for name, value in fields.items() if isinstance(value, str)}
+    return msgspec.structs.replace(
+        event, **{name: text.encode(errors="replace").decode() for name, text in texts.items()}
+    )
+
+
 def timestamp(at: float) -> str:
     """Unix seconds as `2026-03-01T12:00:00.123Z`."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+    second, millisecond = divmod(round(at * 1e6) // 1000, 1000)
+    return f"{_second(second)}.{millisecond:03}Z"
+
+
+@lru_cache(maxsize=8)
+def _second(second: int) -> str:
+    """Events come in the order of time, and many in the same second."""
+    return datetime.fromtimestamp(second, UTC).isoformat()[:-6]
 
 
 def pseudonym(folder: Path, address: str) -> str:

@@ -169,6 +169,16 @@ async def test_many_who_ask_for_an_altered_blob_wait_for_one_check(bench: Bench)
     assert len(os.listdir(bench.data / "quarantine")) == 1
 
 
+async def test_a_small_blob_is_loaded_once_it_is_held_and_while_it_is_right(bench: Bench) -> None:
+    entry = bench.publish()
+    assert bench.cache.load(entry) is None
+    await bench.cache.hold(entry)
+    assert bench.cache.load(entry) == WHOLE
+    bench.blob(entry).chmod(0o600)
+    bench.blob(entry).write_bytes(WHOLE)  # the same bytes, and who knows
+    assert bench.cache.load(entry) is None
+
+
 async def test_a_check_says_whether_the_blob_is_right(bench: Bench) -> None:
     entry = bench.publish()
     assert not await bench.cache.check(entry.digest), "not held at all"

@@ -208,3 +208,13 @@ async def test_a_log_that_cannot_be_written_costs_nobody_anything(world: World) 
 
 async def test_free_disk_is_a_metric(world: World) -> None:
     assert await metric(world, "hubpin_disk_free_bytes") > 0
+
+
+async def test_what_a_client_calls_itself_need_not_be_text(world: World) -> None:
+    wire = await world.connect()
+    request = f"GET {world.url('config.json')} HTTP/1.1\r\nHost: a\r\n"
+    wire.writer.write(request.encode() + b"User-Agent: a\xff\xfeb\r\n\r\n")
+    assert (await wire.read_head()).status == 200
+    await wire.close()
+    await world.ask(world.url("README.md"), headers={"User-Agent": "curl/8"})
+    assert [line["agent"] for line in written(world, "served")] == ["a??b", "curl/8"]

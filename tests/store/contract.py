@@ -55,6 +55,15 @@ class BlobStoreContract:
         assert await read(store) == DATA
         assert await listed(store) == [(DIGEST, len(DATA))]
 
+    async def test_a_small_blob_is_loaded_whole_or_not_at_all(
+        self, store: BlobStore, tmp_path: Path
+    ) -> None:
+        assert store.load(DIGEST, len(DATA)) is None
+        await store.adopt(DIGEST, spool(tmp_path))
+        assert store.load(DIGEST, len(DATA)) == DATA
+        for other in (0, 1, len(DATA) - 1, len(DATA) + 1):
+            assert store.load(DIGEST, other) is None
+
     async def test_adopting_twice_leaves_one_copy(self, store: BlobStore, tmp_path: Path) -> None:
         for _ in range(2):
             await store.adopt(DIGEST, spool(tmp_path))

@@ -103,6 +103,7 @@ async def test_what_is_not_as_it_was_adopted_is_neither_held_nor_absent(
         store.open(DIGEST)
     with pytest.raises(BlobAltered):
         await store.size(DIGEST)
+    assert store.load(DIGEST, len(DATA)) is None
     assert len(os.listdir("/proc/self/fd")) == before
 
 
