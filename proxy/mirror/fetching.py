@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
+from proxy.errors import IntegrityError, StoreError
 from proxy.hub.wire import Json
 from proxy.mirror import channel
 from proxy.mirror.cache import BlobCache
 from proxy.mirror.channel import Channel
 from proxy.mirror.follower import Source
 from proxy.telemetry import metrics
+
+log = logging.getLogger(__name__)
 
 _COUNT_S = 5.0
 _AT_ONCE = 1 << 20  # bytes of a file whose progress is told as it happens;
@@ -32,7 +36,11 @@ async def serve_channel(
             assert isinstance(number, int)
             if message["do"] == "fetch":
                 # At once: the next message may be about it.
-                running[number] = cache.start(channel.load_entry(message["entry"]))
+                try:
+                    running[number] = cache.start(channel.load_entry(message["entry"]))
+                except IntegrityError as e:
+                    line.send({"id": number, "error": channel.dump_error(e)})
+                    continue
                 work = _fetch(line, number, running, pause)
             elif number in running:
                 work = _expose(line, number, running[number])
@@ -73,7 +81,11 @@ async def _fetch(
 
 async def _expose(line: Channel, number: int, fill: Source) -> None:
     attempt = fill.attempt
-    await fill.expose(fill.entry.size)
+    try:
+        await fill.expose(fill.entry.size)
+    except StoreError as e:  # then nothing is shown before the verdict
+        log.error("%s", e)
+        return
     line.send({"id": number, "exposed": True, "attempt": attempt})
 
 
