@@ -31,7 +31,7 @@ class Tuning:
     whole: int = 256 << 10  # a piece of so many bytes is written without waiting for others
     flush_s: float = 0.05  # how long bytes may wait for their batch to fill
     large: int = 64 << 20  # only what misses this much is fetched over several connections
-    segment: int = 16 << 20  # what a further connection asks for
+    segment: int = 24 << 20  # what a further connection asks for
     steal: int = 2 << 20  # the least that is taken from a connection near the end
     slow: float = 32e6  # bytes per second: a connection below is the limit
     probe_s: float = 0.2  # how long a connection is watched before it is judged
@@ -115,7 +115,7 @@ class Transfer:
                         await self._end(lane)
                 for lane in self._lanes:  # those that wait for more: readers wait for what came
                     if lane.batch and self.clock() - lane.flushed >= self.tuning.flush_s:
-                        await self._flush(lane)
+                        await self._put(lane)  # a sync may take long, and lanes are to be opened
                 self._widen()
             while self._syncing is not None:
                 await self._synced(self._syncing)
@@ -222,17 +222,22 @@ class Transfer:
             )
 
     async def _flush(self, lane: _Lane, piece: Piece = b"") -> None:
-        """Write what came, and then a piece that was never put with it. Two who ask at once write
-        one after the other, in order."""
+        """Write what came, and then a piece that was never put with it; sync if it is time."""
+        if await self._put(lane, piece):
+            await self._sync()
+
+    async def _put(self, lane: _Lane, piece: Piece = b"") -> bool:
+        """Write; True if it is time to sync. Two who ask at once write one after the other, in
+        order."""
         async with lane.writing:
             batch, lane.batch = lane.batch, bytearray()
             lane.flushed = self.clock()
-            await self._write(lane, batch)
-            await self._write(lane, piece)
+            due = await self._write(lane, batch)
+            return await self._write(lane, piece) or due
 
-    async def _write(self, lane: _Lane, batch: bytearray | Piece) -> None:
+    async def _write(self, lane: _Lane, batch: bytearray | Piece) -> bool:
         if not batch:
-            return
+            return False
         start, stop = lane.at, lane.at + len(batch)
         # What is there may have been hashed: other bytes in its place would never be noticed.
         missing = tuple(self.part.have.gaps(stop, start))
@@ -261,8 +266,7 @@ class Transfer:
                 self._strikes = 0
                 due = self.part.wrote(start, stop)
                 self.progress()
-        if due:
-            await self._sync()
+        return due
 
     async def _sync(self) -> None:
         """Put what came on disk while more comes; if that is still going on from before, wait."""
