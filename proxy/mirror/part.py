@@ -17,11 +17,15 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from proxy.errors import InvalidName, StoreError, StoreFull, disk_failed
 from proxy.hub.names import Digest
 from proxy.mirror import flock
 from proxy.mirror.extents import Extents
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash  # it has no public name
 
 UNKNOWN = -1
 _HASH_PIECE = 256 << 10
@@ -137,12 +141,23 @@ class Part:
         except OSError as e:
             raise disk_failed(f"write {self.path}", e) from e
 
-    def hash_written(self, start: int, piece: bytes | bytearray | memoryview) -> None:
-        """Hash a piece that is being written, if everything before it is hashed."""
+    def hash_ahead(self, start: int, piece: bytes | bytearray | memoryview) -> Hash | None:
+        """Hash a piece while it is being written, if everything before it is hashed.
+
+        What is returned counts once `hash_written` is told that the piece is in the file.
+        """
+        with self._hashing:
+            if start != self.hashed:
+                return None
+            ahead = self._sha256.copy()
+        ahead.update(piece)
+        return ahead
+
+    def hash_written(self, start: int, stop: int, ahead: Hash) -> None:
+        """[start, stop) was written, and is hashed."""
         with self._hashing:
             if start == self.hashed:
-                self._sha256.update(piece)
-                self.hashed += len(piece)
+                self._sha256, self.hashed = ahead, stop
 
     def hash(self, stop: int) -> None:
         """Hash what the file holds up to `stop`. Raises: StoreError."""
@@ -198,6 +213,7 @@ class Part:
             try:
                 self._record(exposed=UNKNOWN)
                 _sync_folder(self.path.parent)
+                self.exposed = UNKNOWN  # last: whoever finds it need not wait
             except OSError as e:
                 raise disk_failed(f"write {self._sidecar}", e) from e
 
@@ -263,7 +279,6 @@ class Part:
         finally:
             os.close(fd)
         temporary.rename(self._sidecar)
-        self.exposed = shown
 
 
 def _read_sidecar(file: Path, size: int) -> tuple[Extents, int]:

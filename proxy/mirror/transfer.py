@@ -31,11 +31,11 @@ class Tuning:
     whole: int = 256 << 10  # a piece of so many bytes is written without waiting for others
     flush_s: float = 0.05  # how long bytes may wait for their batch to fill
     large: int = 64 << 20  # only what misses this much is fetched over several connections
-    segment: int = 16 << 20  # what a further connection asks for
-    steal: int = 4 << 20  # the least that is taken from a connection near the end
+    segment: int = 24 << 20  # what a further connection asks for
+    steal: int = 2 << 20  # the least that is taken from a connection near the end
     slow: float = 32e6  # bytes per second: a connection below is the limit
-    probe_s: float = 0.3  # how long a connection is watched before it is judged
-    tick_s: float = 0.1  # how often it is watched
+    probe_s: float = 0.2  # how long a connection is watched before it is judged
+    tick_s: float = 0.05  # how often it is watched
     tries: int = 5  # failures in a row without progress
     failures: int = 20  # failures with little progress between them
     much: int = 4 << 20  # progress that forgives earlier failures
@@ -58,6 +58,7 @@ class _Lane:
 
     at: int
     stop: int
+    received: int = 0  # where what came ends: [at, received) is about to be written
     began_at: int = 0  # where the range that was asked for begins
     asked: int = 0  # and where it ends
     skip: int = 0  # bytes before `at` that come because the upstream starts at the beginning
@@ -69,6 +70,11 @@ class _Lane:
     batch: bytearray = field(default_factory=bytearray)  # came, and is not written yet
     flushed: float = 0.0  # when a batch was last begun to be written
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def left(self) -> int:
+        """Bytes that are still to come; those that came are about to be written."""
+        return self.stop - max(self.at, self.received)
 
 
 @dataclass(slots=True)
@@ -109,21 +115,19 @@ class Transfer:
                         await self._end(lane)
                 for lane in self._lanes:  # those that wait for more: readers wait for what came
                     if lane.batch and self.clock() - lane.flushed >= self.tuning.flush_s:
-                        await self._flush(lane)
+                        await self._put(lane)  # a sync may take long, and lanes are to be opened
                 self._widen()
             while self._syncing is not None:
                 await self._synced(self._syncing)
         finally:
-            for lane in self._lanes:
-                if lane.task is not None:
-                    lane.task.cancel()
-            await asyncio.gather(
-                *(lane.task for lane in self._lanes if lane.task),
-                *([self._syncing] if self._syncing else []),
-                return_exceptions=True,
-            )
-            for lane in list(self._lanes):
+            tasks = [lane.task for lane in self._lanes if lane.task is not None]
+            for task in tasks:
+                task.cancel()
+            for lane in list(self._lanes):  # before the wait: it may be cancelled once more
                 self._drop(lane)
+            await asyncio.gather(
+                *tasks, *([self._syncing] if self._syncing else []), return_exceptions=True
+            )
 
     # --- lanes ------------------------------------------------------------------------------------
 
@@ -153,14 +157,10 @@ class Transfer:
             if self._width > 1:
                 stop = min(stop, start + self.tuning.segment)
             return _Lane(start, stop)
-        longest = max(self._lanes, key=lambda lane: lane.stop - lane.at, default=None)
-        if longest is None or not self._ranges:
+        longest = max(self._lanes, key=lambda lane: lane.left, default=None)
+        if longest is None or not self._ranges or longest.left < 2 * self.tuning.steal:
             return None
-        left = longest.stop - longest.at
-        # Twice a batch: what the slow one is writing at this moment stays its own.
-        if left < 2 * max(self.tuning.steal, 2 * self.tuning.batch):
-            return None
-        middle = longest.at + left // 2
+        middle = longest.stop - longest.left // 2
         stolen = _Lane(middle, longest.stop)
         longest.stop = middle
         return stolen
@@ -177,12 +177,12 @@ class Transfer:
             return
         if lane.came / elapsed < tuning.slow and lane.waited_s > 0.5 * elapsed:
             self._width = wanted
-            lane.stop = min(lane.stop, lane.at + tuning.segment)
+            lane.stop = min(lane.stop, max(lane.at, lane.received) + tuning.segment)
 
     async def _bring(self, lane: _Lane) -> None:
         """Write [at, stop) of the file as it comes. Raises: UpstreamError, StoreError."""
         tuning, clock = self.tuning, self.clock
-        received = lane.at
+        lane.received = lane.at
         skip = lane.skip
         lane.began_at = 0 if skip else lane.at
         lane.asked = lane.stop
@@ -200,13 +200,13 @@ class Transfer:
                         dropped = min(skip, len(chunk))
                         skip -= dropped
                         chunk = chunk[dropped:]
-                    chunk = chunk[: max(0, lane.stop - received)]
-                    received += len(chunk)
+                    chunk = chunk[: max(0, lane.stop - lane.received)]
+                    lane.received += len(chunk)
                     if len(chunk) >= tuning.whole and not lane.batch:
                         await self._flush(lane, chunk)
                     else:
                         lane.batch += chunk
-                        full = received >= lane.stop or len(lane.batch) >= tuning.batch
+                        full = lane.received >= lane.stop or len(lane.batch) >= tuning.batch
                         if full or came - lane.flushed >= tuning.flush_s:
                             await self._flush(lane)
                     if lane.at >= lane.stop:
@@ -222,17 +222,22 @@ class Transfer:
             )
 
     async def _flush(self, lane: _Lane, piece: Piece = b"") -> None:
-        """Write what came, and then a piece that was never put with it. Two who ask at once write
-        one after the other, in order."""
+        """Write what came, and then a piece that was never put with it; sync if it is time."""
+        if await self._put(lane, piece):
+            await self._sync()
+
+    async def _put(self, lane: _Lane, piece: Piece = b"") -> bool:
+        """Write; True if it is time to sync. Two who ask at once write one after the other, in
+        order."""
         async with lane.writing:
             batch, lane.batch = lane.batch, bytearray()
             lane.flushed = self.clock()
-            await self._write(lane, batch)
-            await self._write(lane, piece)
+            due = await self._write(lane, batch)
+            return await self._write(lane, piece) or due
 
-    async def _write(self, lane: _Lane, batch: bytearray | Piece) -> None:
+    async def _write(self, lane: _Lane, batch: bytearray | Piece) -> bool:
         if not batch:
-            return
+            return False
         start, stop = lane.at, lane.at + len(batch)
         # What is there may have been hashed: other bytes in its place would never be noticed.
         missing = tuple(self.part.have.gaps(stop, start))
@@ -240,16 +245,17 @@ class Transfer:
 
         def write() -> None:
             nonlocal written
-            hashed = None
+            hashing = None
             if missing == ((start, stop),) and start == self.part.hashed:
                 # At the same time: both only read it, and take about as long.
-                hashed = self.hashing.submit(self.part.hash_written, start, batch)
+                hashing = self.hashing.submit(self.part.hash_ahead, start, batch)
             try:
                 self._write_missing(missing, batch, start)
                 written = True
-            finally:
-                if hashed is not None:
-                    hashed.result()
+            finally:  # nobody may have the buffer while it is hashed
+                hashed = hashing.result() if hashing is not None else None
+            if hashed is not None:
+                self.part.hash_written(start, stop, hashed)
 
         try:
             await self.in_thread(write)
@@ -260,8 +266,7 @@ class Transfer:
                 self._strikes = 0
                 due = self.part.wrote(start, stop)
                 self.progress()
-        if due:
-            await self._sync()
+        return due
 
     async def _sync(self) -> None:
         """Put what came on disk while more comes; if that is still going on from before, wait."""
@@ -272,9 +277,9 @@ class Transfer:
     async def _synced(self, syncing: asyncio.Future[None]) -> None:
         """Wait for the end of a sync. Raises: StoreError, if it failed."""
         await asyncio.wait([syncing])
+        syncing.result()  # one that failed stays, for `run` and everybody else to find
         if self._syncing is syncing:
             self._syncing = None
-        syncing.result()
 
     def _write_missing(
         self, missing: Iterable[tuple[int, int]], batch: bytearray | Piece, offset: int

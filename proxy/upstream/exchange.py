@@ -157,15 +157,16 @@ class Answer:
                 yield piece
             return
         came, rest = taken
-        if came:
-            yield came
         self._exchange.intakes += 1
         try:
+            if came:
+                yield came
             async with aclosing(rest.pieces(self._exchange.silence_s)) as pieces:
                 async for chunk in pieces:
                     yield chunk
         finally:
             self._exchange.intakes -= 1
+            rest.close()
 
     async def read(self, most: int) -> bytes:
         """The whole body. Raises: UpstreamUnavailable, also if it is longer than `most` bytes."""

@@ -13,7 +13,9 @@ from collections.abc import AsyncGenerator
 import aiohttp
 
 _BUFFERS = 16 << 20  # bytes for all bodies that come at a time, about
-_MOST, _LEAST = 2 << 20, 512 << 10  # bytes of each of two buffers
+# Bytes of each of two buffers. When the other end hangs up, asyncio's TLS hands on what fits into
+# one of them, and drops the rest: it may hold 512 KiB.
+_MOST, _LEAST = 2 << 20, 512 << 10
 _GATHER_S = 0.01  # how long bytes wait for their buffer to fill
 WORTH = 32 << 20  # bytes to come; the connection is not used again after them
 
@@ -21,8 +23,11 @@ WORTH = 32 << 20  # bytes to come; the connection is not used again after them
 class Intake(asyncio.BufferedProtocol):
     """The rest of a response's body, in place of aiohttp's own protocol on the connection."""
 
-    def __init__(self, transport: asyncio.Transport, left: int, size: int) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, before: asyncio.BaseProtocol, left: int, size: int
+    ) -> None:
         self._transport = transport
+        self._before = before  # its session waits for it to hear of the end
         self._left = left  # bytes that are still to come from the transport
         self._size = size
         self._filling = bytearray(size)
@@ -78,8 +83,16 @@ class Intake(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._error is None:
-            self._error = exc or aiohttp.ClientPayloadError("the body ended early")
+            if isinstance(exc, OSError):  # a TLS error too: this is not its handshake
+                self._error = aiohttp.ClientOSError(*exc.args)
+            else:
+                self._error = exc or aiohttp.ClientPayloadError("the body ended early")
         self._more.set()
+        self._before.connection_lost(exc)
+
+    def close(self) -> None:
+        """Hang up, without waiting for a goodbye as TLS would do."""
+        self._transport.abort()
 
 
 def take_over(response: aiohttp.ClientResponse, others: int) -> tuple[bytes, Intake] | None:
@@ -103,7 +116,7 @@ def take_over(response: aiohttp.ClientResponse, others: int) -> tuple[bytes, Int
         came += piece
     protocol.pause_reading()  # ends its timers as well
     each = _BUFFERS // 2 // (others + 1)
-    intake = Intake(transport, size - len(came), max(_LEAST, min(_MOST, each)))
+    intake = Intake(transport, protocol, size - len(came), max(_LEAST, min(_MOST, each)))
     transport.set_protocol(intake)
     transport.resume_reading()
     return bytes(came), intake

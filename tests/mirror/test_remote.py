@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from proxy.errors import DigestMismatch, StoreError, UpstreamUnavailable
 from proxy.mirror import channel, fetching
+from proxy.mirror import part as parts
 from proxy.mirror.cache import BlobCache
 from proxy.mirror.channel import Channel
 from proxy.mirror.follower import HOLD_BACK
@@ -265,3 +267,55 @@ async def test_what_failed_a_moment_ago_is_told_and_not_tried_again(
     with pytest.raises(DigestMismatch):
         await read_all(bench.cache, entry, 0, 10)
     assert len(bench.hub.fetched) == tried
+
+
+async def test_nothing_is_shown_before_the_fetcher_wrote_that_down(
+    far: tuple[Bench, Far], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, _ = far
+    go_on = threading.Event()
+    monkeypatch.setattr(parts, "_sync_folder", lambda _: go_on.wait(10))
+    entry = bench.publish()
+    gate = bench.hub.hold_at(192 * KB)
+    holding = asyncio.create_task(bench.cache.hold(entry))
+    await gate.reached.wait()
+    reader = await bench.cache.open(entry, entry.size)
+    showing = asyncio.create_task(reader.ready(0))
+    done, _pending = await asyncio.wait([showing], timeout=0.1)
+    assert not done
+    go_on.set()
+    async with asyncio.timeout(5):
+        await showing
+    reader.close()
+    gate.open.set()
+    await holding
+
+
+async def test_progress_that_is_gathered_is_told_in_the_end(
+    far: tuple[Bench, Far], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if nothing comes after it for long."""
+    bench, _ = far
+    monkeypatch.setattr(fetching, "_AT_ONCE", 0)
+    monkeypatch.setattr(fetching, "_GATHER_S", 0.05)
+    entry = bench.publish()
+    gate = bench.hub.hold_at(192 * KB)
+    reader = await bench.cache.open(entry, entry.size)
+    async with asyncio.timeout(5):
+        assert await read(reader, 0, 192 * KB) == WHOLE[: 192 * KB]
+        gate.open.set()
+        assert await read(reader, 192 * KB, entry.size) == WHOLE[192 * KB :]
+    reader.close()
+
+
+async def test_an_order_that_is_refused_does_not_end_the_fetcher(far: tuple[Bench, Far]) -> None:
+    """Another server's clock may think that wrong bytes have rested long enough."""
+    bench, fetcher = far
+    entry = bench.publish()
+    bench.hub.wrong_times = 9
+    with pytest.raises(DigestMismatch):
+        await read_all(bench.cache, entry, 0, 64 * KB)
+    bench.cache._bad.clear()
+    with pytest.raises(DigestMismatch):
+        await read_all(bench.cache, entry, 0, 64 * KB)
+    assert fetcher.launched == 1
