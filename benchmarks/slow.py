@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 
 from benchmarks import client, rig, servers
@@ -40,6 +41,7 @@ def _cold(mirror: Mirror, entry: Entry) -> Sample:
     mirror.wipe()
     server = mirror.start()
     try:
+        time.sleep(1.0)  # its fetcher starts too
         sample = _download(server, entry)
         rig.check(server, entry)
     finally:
