@@ -79,7 +79,7 @@ class LocalStore:
             try:
                 status = os.fstat(fd)
                 _check_seal(digest, status)
-                body = os.read(fd, size) if status.st_size == size else None
+                body = os.pread(fd, size, 0) if status.st_size == size else None
             finally:
                 os.close(fd)
         except (BlobAltered, OSError):
