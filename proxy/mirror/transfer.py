@@ -28,7 +28,6 @@ class Tuning:
     """When to use how many connections, and when to give up. Sizes are bytes, times seconds."""
 
     batch: int = 1 << 20  # bytes per write
-    whole: int = 256 << 10  # a piece of so many bytes is written without waiting for others
     flush_s: float = 0.05  # how long bytes may wait for their batch to fill
     large: int = 64 << 20  # only what misses this much is fetched over several connections
     segment: int = 24 << 20  # what a further connection asks for
@@ -202,7 +201,9 @@ class Transfer:
                         chunk = chunk[dropped:]
                     chunk = chunk[: max(0, lane.stop - lane.received)]
                     lane.received += len(chunk)
-                    if len(chunk) >= tuning.whole and not lane.batch:
+                    # Only what lies in memory of its own may wait for the disk here: what aiohttp
+                    # holds is lost if the connection ends meanwhile.
+                    if isinstance(chunk, memoryview) and not lane.batch:
                         await self._flush(lane, chunk)
                     else:
                         lane.batch += chunk
