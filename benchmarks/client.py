@@ -8,6 +8,7 @@ a few microseconds here, and a body can be thrown away by the kernel (MSG_TRUNC)
 from __future__ import annotations
 
 import json
+import math
 import select
 import socket
 import subprocess
@@ -64,8 +65,8 @@ class Seen:
 
 
 def percentile(values: list[float], share: float) -> float:
-    """The value below which `share` of them lie; 0.99 for the p99."""
-    ranked = sorted(values)
+    """The value below which `share` of them lie; 0.99 for the p99. Infinite, if nobody was answered."""
+    ranked = sorted(values) or [math.inf]
     return ranked[min(len(ranked) - 1, int(share * len(ranked)))]
 
 
