@@ -65,7 +65,7 @@ class Seen:
 
 
 def percentile(values: list[float], share: float) -> float:
-    """The value below which `share` of them lie; 0.99 for the p99. Infinite, if nobody was answered."""
+    """The value below which `share` of them lie; infinite, if nobody was answered."""
     ranked = sorted(values) or [math.inf]
     return ranked[min(len(ranked) - 1, int(share * len(ranked)))]
 
