@@ -166,6 +166,8 @@ def test_u54_a_drip_is_given_up(
     bench.aftermath()
 
 
+# The only one: a network that loses packets takes a device of the kernel and the right to a
+# namespace, and nothing that a project installs brings either. As root in a container it runs.
 @pytest.mark.skipif(
     os.geteuid() != 0 or not Path("/dev/net/tun").exists(), reason="needs root and /dev/net/tun"
 )
