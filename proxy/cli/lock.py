@@ -16,7 +16,6 @@ from proxy.config import Config
 from proxy.errors import ConfigError
 from proxy.hub.names import Pair
 from proxy.pins import allowlist
-from proxy.pins import lock as locks
 from proxy.pins.lock import Pin
 from proxy.tasks import check as checks
 from proxy.tasks import lock as tasks
@@ -136,7 +135,7 @@ def _show(event: tasks.Event, meter: Meter) -> None:
 
 def pin_text(pin: Pin) -> str:
     bytes_ = sum(entry.size for entry in pin.files.values())
-    print_ = locks.fingerprint(pin.files.values()).hex[:16]
+    print_ = pin.fingerprint.hex[:16]
     return (
         f"{pin.pair}  {pin.commit[:12]}  {len(pin.files)} files  {console.size(bytes_)}  "
         f"fingerprint {print_}"

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 
 from proxy.errors import MirrorError
 from proxy.hub.wire import Json
-from proxy.pins import lock as locks
 from proxy.pins.lock import Delta, Entry, Pin
 from proxy.tasks.contents import Changed
 
@@ -35,7 +34,7 @@ def value_json(value: object) -> object:
                 "date": value.date,
                 "upstream": value.upstream,
                 "license": value.license,
-                "fingerprint": locks.fingerprint(value.files.values()),
+                "fingerprint": value.fingerprint,
                 "files": len(value.files),
                 "bytes": sum(entry.size for entry in value.files.values()),
             }

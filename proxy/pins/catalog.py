@@ -250,9 +250,9 @@ def _build_repo(pairs: tuple[Allowed, ...], lock: Lock) -> _Repo:
 
 def _build_snapshot(allowed: Allowed, pin: Pin) -> Snapshot:
     if allowed.fits(pin):
-        files: Mapping[str, Entry] = pin.files
-    else:  # a filter tightened since the lock was written holds at once
-        files = {path: one for path, one in pin.files.items() if allowed.admits(one.path)}
+        return Snapshot(pin, allowed, pin.files, _folders(pin.files), pin.fingerprint)
+    # A filter tightened since the lock was written holds at once.
+    files = {path: one for path, one in pin.files.items() if allowed.admits(one.path)}
     return Snapshot(pin, allowed, files, _folders(files), locks.fingerprint(files.values()))
 
 
@@ -261,10 +261,11 @@ def _folders(files: Mapping[str, Entry]) -> dict[str, GitOid]:
     contents: dict[str, dict[str, tuple[GitOid, bool]]] = {"": {}}
     for path, entry in files.items():
         folder, _, name = path.rpartition("/")
-        while folder not in contents:
-            contents[folder] = {}
-            folder = folder.rpartition("/")[0]
-        contents[path.rpartition("/")[0]][name] = (entry.git_oid, False)
+        parent = folder
+        while parent not in contents:
+            contents[parent] = {}
+            parent = parent.rpartition("/")[0]
+        contents[folder][name] = (entry.git_oid, False)
     oids: dict[str, GitOid] = {}
     for folder in sorted(contents, key=lambda one: -one.count("/") if one else 1):
         children = contents[folder]

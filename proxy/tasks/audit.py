@@ -163,10 +163,8 @@ def _pairs(mirror: Mirror, older: Sequence[Path]) -> list[_Pair]:
         found[one.pair, one.commit, one.fingerprint] = one
     held = [mirror.catalog.lock, *(locks.load(file) for file in older)]
     for pin in (pin for lock in held for pin in lock.pins.values()):
-        print_ = locks.fingerprint(pin.files.values())
-        found.setdefault(
-            (pin.pair, pin.commit, print_), _Pair(pin.pair, pin.commit, print_, pin.files)
-        )
+        one = _Pair(pin.pair, pin.commit, pin.fingerprint, pin.files)
+        found.setdefault((one.pair, one.commit, one.fingerprint), one)
     return list(found.values())
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from proxy.errors import DigestMismatch, MirrorError, StoreError
 from proxy.hub.names import Digest
-from proxy.pins import lock as locks
 from proxy.tasks import demo_upstream
 from proxy.tasks.demo_stage import (
     Command,
@@ -239,7 +238,7 @@ def _verify(stage: Stage, name: str, took_s: float) -> Verified:
         if got != entry.digest:
             raise DigestMismatch(f"{name}: {path}", entry.digest, got)
     size = sum((snapshot / path).stat().st_size for path in have)
-    return Verified(name, len(have), size, took_s, locks.fingerprint(pin.files.values()))
+    return Verified(name, len(have), size, took_s, pin.fingerprint)
 
 
 def _good(ran: Ran) -> Ran:

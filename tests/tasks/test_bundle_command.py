@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -157,7 +158,7 @@ def _pin_of(hole: Path) -> Pin:
         digest = Digest.of_hex(hashlib.file_digest(file, "sha256").hexdigest())
     pin = examples.pin("org/large@v1", {"model.bin": b""})
     oid = gitoid.blob_oid(gitoid.lfs_pointer(digest, _SIZE))
-    entry = replace(pin.files["model.bin"], size=_SIZE, digest=digest, git_oid=oid)
+    entry = msgspec.structs.replace(pin.files["model.bin"], size=_SIZE, digest=digest, git_oid=oid)
     return replace(pin, files={"model.bin": entry})
 
 

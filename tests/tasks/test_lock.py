@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from proxy.errors import (
@@ -220,7 +221,8 @@ async def test_a_commit_that_lists_other_bytes_than_before_is_refused(
     await site.run_lock()
     lock = site.lock()
     pin = lock.pins[Pair(PAIR)]
-    other = replace(pin.files["model.bin"], digest=hub.entries(REPO)["config.json"].digest)
+    digest = hub.entries(REPO)["config.json"].digest
+    other = msgspec.structs.replace(pin.files["model.bin"], digest=digest)
     forged = replace(pin, files={"model.bin": other})
     site.config.lock.write_bytes(locks.dumps(lock.with_pins([forged])))
     site.allow(f"- {PAIR}")
