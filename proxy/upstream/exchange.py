@@ -106,7 +106,9 @@ class Answer:
 
     @property
     def is_html(self) -> bool:
-        return self._response.content_type == "text/html"
+        # aiohttp's content_type hands the parameters to `email`, which some of them break.
+        kind = self.headers.get("Content-Type", "").partition(";")[0]
+        return kind.strip().lower() == "text/html"
 
     def refusal(self, what: str) -> UpstreamError:
         """The error that a status other than the wanted one means."""
