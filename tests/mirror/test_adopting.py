@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -42,3 +44,20 @@ async def test_a_stop_while_a_blob_is_stored_leaves_a_blob_and_nothing_else(
     assert await bench.store.size(entry.digest) == entry.size  # and it is sealed
     assert bench.spooled == []
     assert bench.cache.misled.limit(entry.digest) == 0
+
+
+async def test_a_sidecar_that_cannot_be_deleted_does_not_spoil_a_stored_blob(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = bench.publish()
+    unlink = Path.unlink
+
+    def fails(self: Path, missing_ok: bool = False) -> None:
+        if self == bench.sidecar(entry):
+            raise OSError(errno.EIO, "Input/output error")
+        unlink(self, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", fails)
+    before = len(os.listdir("/proc/self/fd"))
+    assert len(await read_all(bench.cache, entry)) == entry.size
+    assert len(os.listdir("/proc/self/fd")) <= before
