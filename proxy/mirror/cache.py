@@ -215,7 +215,15 @@ class BlobCache:
             raise wrong_size(entry, size)  # the blob is right, so the lock is not
         return None
 
+    async def _is_altered(self, digest: Digest) -> bool:
+        try:
+            await self._store.size(digest)
+        except BlobAltered:
+            return True
+        return False
+
     async def _check(self, digest: Digest, rate: float) -> bool:
+        altered = await self._is_altered(digest)
         hasher = hashlib.sha256()
         loop = asyncio.get_running_loop()
         unreadable = False
@@ -235,6 +243,9 @@ class BlobCache:
         if not unreadable and Digest.of_hex(hasher.hexdigest()) == digest:
             await self._store.confirm(digest)
             return True
+        if altered and not await self._is_altered(digest):
+            # Another process was faster: what lies here now is not what was read, or nothing is.
+            return await self._check(digest, rate)
         log.error("%s went bad on disk; it is in quarantine/", digest)
         metrics.INTEGRITY_FAILURES.labels("disk").inc()
         self._audit.note(Wrong("disk", "", digest, "", times=1, healed=False))

@@ -247,6 +247,19 @@ class Fill:
         return part.digest()
 
     async def _adopt(self, part: Part) -> None:
+        """Whoever is cancelled meanwhile waits for its end: what is half a blob is no part."""
+        adopting = asyncio.ensure_future(self._adopt_whole(part))
+        try:
+            await asyncio.shield(adopting)
+        except asyncio.CancelledError:
+            while not adopting.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([adopting])
+            if not adopting.cancelled():
+                adopting.exception()  # is known by its traces: the part is kept, or gone
+            raise
+
+    async def _adopt_whole(self, part: Part) -> None:
         try:
             await self._shop.store.adopt(self.entry.digest, part.path)
         except StoreFull:

@@ -238,7 +238,8 @@ class Part:
     def forget(self) -> None:
         """The part became a blob: drop the sidecar and let go."""
         with self._saving:
-            self._sidecar.unlink(missing_ok=True)
+            with suppress(OSError):  # then the next start takes its clients for misled: no harm
+                self._sidecar.unlink(missing_ok=True)
             self._let_go()
 
     def discard(self, *, remember: bool = False) -> None:

@@ -106,7 +106,9 @@ class Answer:
 
     @property
     def is_html(self) -> bool:
-        return self._response.content_type == "text/html"
+        # aiohttp's content_type hands the parameters to `email`, which some of them break.
+        kind = self.headers.get("Content-Type", "").partition(";")[0]
+        return kind.strip().lower() == "text/html"
 
     def refusal(self, what: str) -> UpstreamError:
         """The error that a status other than the wanted one means."""
@@ -153,7 +155,7 @@ class Answer:
         """Raises: what aiohttp raises."""
         taken = intake.take_over(self._response, self._exchange.intakes)
         if taken is None:
-            while piece := await self._response.content.read(_PIECE):
+            while piece := await self._read_some():
                 yield piece
             return
         came, rest = taken
@@ -167,6 +169,15 @@ class Answer:
         finally:
             self._exchange.intakes -= 1
             rest.close()
+
+    async def _read_some(self) -> bytes:
+        """What came; nothing at the end. Raises: what aiohttp raises."""
+        try:
+            # aiohttp hangs up on a chunk that is none, and its reader never hears of it.
+            async with asyncio.timeout(self._exchange.silence_s):
+                return await self._response.content.read(_PIECE)
+        except TimeoutError:
+            raise aiohttp.SocketTimeoutError("nothing came") from None
 
     async def read(self, most: int) -> bytes:
         """The whole body. Raises: UpstreamUnavailable, also if it is longer than `most` bytes."""

@@ -178,9 +178,8 @@ def _combined(problems: Sequence[UpstreamError]) -> UpstreamError:
         return UpstreamForbidden(names, text)
     if all(isinstance(e, UpstreamMissing) for e in problems):
         return UpstreamMissing(names, text)
-    waits = [
-        e.retry_after_s
-        for e in problems
-        if isinstance(e, UpstreamUnavailable) and e.retry_after_s is not None
-    ]
-    return UpstreamUnavailable(names, text, retry_after_s=min(waits, default=None))
+    waits = [e.retry_after_s for e in problems if isinstance(e, UpstreamUnavailable)]
+    known = [wait for wait in waits if wait is not None]
+    # Who names no time may be back any moment: the others' is not everybody's.
+    wait_s = min(known) if len(known) == len(waits) else None
+    return UpstreamUnavailable(names, text, retry_after_s=wait_s)

@@ -80,8 +80,10 @@ class RedirectPolicy:
             # Taken as it stands: a signed query must not be quoted anew.
             verbatim = location.isascii() and location.isprintable() and " " not in location
             target = source.join(URL(location, encoded=verbatim)).with_fragment(None)
-            if target.scheme in ("http", "https") and not (target.host or "").isascii():
+            host = target.host or ""
+            if target.scheme in ("http", "https") and not host.isascii():
                 raise ValueError("the host is not ASCII")
+            host.encode("idna")  # as looking it up does: no label is empty or too long
             target.port  # noqa: B018  # raises ValueError for a port that does not exist
         except ValueError as e:  # UnicodeError is one, too
             raise self._refused("to something that is not a URL") from e

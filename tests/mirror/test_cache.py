@@ -261,3 +261,33 @@ async def test_downloads_wait_their_turn_and_all_arrive(tmp_path: Path) -> None:
     assert bench.hub.most_active <= 32
     assert len(bench.hub.fetched) == 40
     await bench.close()
+
+
+async def test_a_check_does_not_put_aside_what_came_in_the_place_of_the_bad_blob(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers may find the same blob altered, and one of them be done much sooner."""
+    entry = bench.publish()
+    await read_all(bench.cache, entry)
+    _altered(bench.blob(entry))
+    reading, go_on = asyncio.Event(), asyncio.Event()
+    as_it_is = bench.store.read
+
+    async def slowly(
+        digest: Digest, start: int = 0, stop: int | None = None
+    ) -> AsyncGenerator[bytes]:
+        async for piece in as_it_is(digest, start, stop):
+            reading.set()
+            await go_on.wait()
+            yield piece
+
+    monkeypatch.setattr(bench.store, "read", slowly)
+    check = asyncio.create_task(bench.cache.check(entry.digest))
+    await reading.wait()
+    healed = tmp_path / "healed"
+    healed.write_bytes(WHOLE)
+    await bench.store.adopt(entry.digest, healed)
+    go_on.set()
+    assert await check
+    assert await bench.store.size(entry.digest) == entry.size
+    assert not (bench.data / "quarantine").exists()

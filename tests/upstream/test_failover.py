@@ -251,6 +251,17 @@ async def test_the_shortest_wait_is_passed_on(near: FakeHub, far: FakeHub) -> No
     assert caught.value.retry_after_s == 20.0
 
 
+async def test_nobody_waits_while_another_member_may_be_back_any_moment(
+    near: FakeHub, far: FakeHub
+) -> None:
+    """A download would be given up because of one member, although the other only blinked."""
+    near.down = far.down = True
+    near.retry_after_s = 3600.0
+    with pytest.raises(UpstreamUnavailable) as caught:
+        await Failover([near, far]).info(REPO, MAIN)
+    assert caught.value.retry_after_s is None
+
+
 async def test_a_commit_that_nobody_has_is_missing(upstream: Failover) -> None:
     with pytest.raises(UpstreamMissing, match=r"near.*far"):
         async for _ in upstream.tree(REPO, NOWHERE):

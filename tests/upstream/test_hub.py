@@ -78,6 +78,21 @@ class TestCdn:
         with pytest.raises(UpstreamUnavailable, match="captive portal"):
             await read(upstream, MODEL)
 
+    @pytest.mark.parametrize("kind", ["text/plain; charset*", ";", "*;0-*", ""])
+    async def test_a_content_type_that_makes_no_sense_does_not_matter(
+        self, upstream: Upstream, cdn: Origin, kind: str
+    ) -> None:
+        cdn.say("/blob", Said(200, DATA, {"Content-Type": kind}))
+        assert await read(upstream, MODEL) == DATA
+
+    @pytest.mark.parametrize("kind", ["Text/HTML", "text/html ;charset*"])
+    async def test_a_web_page_is_one_however_that_is_written(
+        self, upstream: Upstream, cdn: Origin, kind: str
+    ) -> None:
+        cdn.say("/blob", Said(200, b"<html>", {"Content-Type": kind}))
+        with pytest.raises(UpstreamUnavailable, match="captive portal"):
+            await read(upstream, MODEL)
+
     async def test_a_cdn_that_asks_for_patience_gets_it(
         self, upstream: Upstream, hub: Origin, cdn: Origin, time: FakeTime
     ) -> None:

@@ -275,6 +275,33 @@ async def test_a_body_without_a_length_comes_the_ordinary_way(
     assert taken == []
 
 
+async def test_chunks_come_the_ordinary_way_even_with_a_length(
+    far: Far, taken: list[intake.Intake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """aiohttp refuses an answer that has both; a parser that does not must do no harm."""
+
+    async def send(writer: asyncio.StreamWriter) -> None:
+        writer.write(f"{len(DATA):x}\r\n".encode() + DATA + b"\r\n0\r\n\r\n")
+
+    monkeypatch.setattr(aiohttp.ClientResponse, "content_length", len(DATA))
+    far.send, far.head = send, "Transfer-Encoding: chunked"
+    assert await far.read() == DATA
+    assert taken == []
+
+
+async def test_a_chunk_that_is_none_does_not_hang(far: Far) -> None:
+    async def send(writer: asyncio.StreamWriter) -> None:
+        writer.write(f"{MB:x}\r\n".encode() + DATA[:MB] + b"\r\n")
+        await writer.drain()
+        await asyncio.sleep(0.05)  # the body is being read
+        writer.write(b"this is no length\r\n")
+
+    far.send, far.head = send, "Transfer-Encoding: chunked"
+    with pytest.raises(UpstreamUnavailable, match=r"nothing came from .* for 0\.3 s"):
+        async with asyncio.timeout(5):
+            await far.read()
+
+
 async def test_a_short_body_comes_the_ordinary_way(
     far: Far, taken: list[intake.Intake], monkeypatch: pytest.MonkeyPatch
 ) -> None:

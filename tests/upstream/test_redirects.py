@@ -73,6 +73,9 @@ def test_a_host_that_the_operator_named_is_followed(hosts: tuple[str, ...], loca
         "https://é.hf.co/x",
         "https://\udcff.hf.co/x",
         "https://cdn.hf.co:0x50/x",
+        "https://a..hf.co/x",
+        "https://.hf.co/x",
+        f"https://{'a' * 64}.hf.co/x",
     ],
 )
 def test_everything_else_is_refused(location: str) -> None:
