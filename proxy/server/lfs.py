@@ -42,7 +42,7 @@ async def batch(call: Call, repo: RepoId) -> web.Response:
     """Raises: Refused."""
     asked = await _asked(call.request)
     held = _objects(call, repo)
-    base = f"{_scheme(call.request)}://{call.request.headers.get('Host', '')}"
+    base = f"{scheme(call.request)}://{call.request.headers.get('Host', '')}"
     objects = [_object(oid, size, held.get(oid), base) for oid, size in asked]
     body: Json = {"transfer": "basic", "objects": objects, "hash_algo": "sha256"}
     return web.Response(body=bodies.encode(body), headers={"Content-Type": MEDIA_TYPE})
@@ -72,7 +72,7 @@ def _object(oid: str, size: int, entry: Entry | None, base: str) -> Json:
     }  # fmt: skip
 
 
-def _scheme(request: web.BaseRequest) -> str:
+def scheme(request: web.BaseRequest) -> str:
     """What the client used: a proxy in front of us that ends TLS says so."""
     said = request.headers.get("X-Forwarded-Proto", "")
     return said if said in ("http", "https") else request.scheme
