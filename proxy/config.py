@@ -35,6 +35,7 @@ _STRUCTURED = frozenset({"upstreams", "timeouts"})  # keys that are no plain tex
 _MOST_WORKERS = 64
 _SCHEMES = ("https", "http", "file")
 _REDIRECT_HOST = re.compile(r"(?:(?:\*\.)?[A-Za-z0-9.\-]+|\[[0-9a-fA-F:]+\])(?::\d{1,5})?")
+_LEAST_AUDIT = 64 << 10  # with less, each batch would be a file, and soon push the others out
 _LOCATION = re.compile(r"/(?:[A-Za-z0-9_\-]{1,100}/){1,10}", re.ASCII)
 # Where the two public hubs send their callers, measured; nobody has to find out alone.
 _KNOWN_REDIRECTS = {
@@ -199,7 +200,7 @@ def _config(root: Node, file: Path | None) -> Config:
         cors=fields.flag("cors", default=default.cors),
         drift_check=fields.duration("drift_check", default.drift_check),
         audit=fields.flag("audit", default=default.audit),
-        audit_size=fields.size("audit_size", default.audit_size),
+        audit_size=_audit_size(fields, default.audit_size),
         audit_keep=fields.number("audit_keep", default.audit_keep),
         audit_sync=fields.flag("audit_sync", default=default.audit_sync),
         audit_addresses=fields.choice(
@@ -230,6 +231,13 @@ def _listen(fields: Fields, default: str) -> Listen:
     if not colon or not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
         raise fields.error("listen", f"must be host:port, for example 0.0.0.0:8090, not {text!r}")
     return Listen(host, int(port))
+
+
+def _audit_size(fields: Fields, default: int) -> int:
+    size = fields.size("audit_size", default)
+    if size < _LEAST_AUDIT:
+        raise fields.error("audit_size", f"must be at least {_LEAST_AUDIT:,} bytes, not {size:,}")
+    return size
 
 
 def _workers(fields: Fields, default: int) -> int:

@@ -164,6 +164,8 @@ def test_the_file_is_found_by_argument_then_variable_then_place(
         ("\nlisten: a:²", 2, "listen: must be host:port"),
         ("\nlisten: a:٣", 2, "listen: must be host:port"),
         ("\nlisten: a:" + "0" * 5000, 2, "listen: must be host:port"),
+        ("\naudit_size: 0", 2, "audit_size: must be at least 65,536 bytes"),
+        ("\naudit_size: 63KiB", 2, "audit_size: must be at least 65,536 bytes"),
         ("\ndata: ''", 2, "data: must be a path"),
         ('\ndata: "a\\0b"', 2, "data: must be a path"),
         ("\ndata: ~nobody-of-that-name/x", 2, "data: '~nobody-of-that-name/x'"),
