@@ -35,6 +35,8 @@ _STRUCTURED = frozenset({"upstreams", "timeouts"})  # keys that are no plain tex
 _MOST_WORKERS = 64
 _SCHEMES = ("https", "http", "file")
 _REDIRECT_HOST = re.compile(r"(?:(?:\*\.)?[A-Za-z0-9.\-]+|\[[0-9a-fA-F:]+\])(?::\d{1,5})?")
+_LISTEN = re.compile(r"(?:([\w.\-]+)|\[([0-9A-Fa-f:.]+(?:%[\w.\-]+)?)\]):([0-9]{1,5})")
+_LEAST_AUDIT = 64 << 10  # with less, each batch would be a file, and soon push the others out
 _LOCATION = re.compile(r"/(?:[A-Za-z0-9_\-]{1,100}/){1,10}", re.ASCII)
 # Where the two public hubs send their callers, measured; nobody has to find out alone.
 _KNOWN_REDIRECTS = {
@@ -199,7 +201,7 @@ def _config(root: Node, file: Path | None) -> Config:
         cors=fields.flag("cors", default=default.cors),
         drift_check=fields.duration("drift_check", default.drift_check),
         audit=fields.flag("audit", default=default.audit),
-        audit_size=fields.size("audit_size", default.audit_size),
+        audit_size=_audit_size(fields, default.audit_size),
         audit_keep=fields.number("audit_keep", default.audit_keep),
         audit_sync=fields.flag("audit_sync", default=default.audit_sync),
         audit_addresses=fields.choice(
@@ -225,11 +227,29 @@ def _path(fields: Fields, key: str, base: Path, default: str) -> Path:
 
 def _listen(fields: Fields, default: str) -> Listen:
     text = fields.text("listen", default)
-    host, colon, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
-        raise fields.error("listen", f"must be host:port, for example 0.0.0.0:8090, not {text!r}")
-    return Listen(host, int(port))
+    # An IPv6 address without brackets may itself end in what looks like a port.
+    match = _LISTEN.fullmatch(text)
+    port = match[3] if match is not None else ""
+    if match is None or int(port) > 65535 or not _is_ipv6(match[2] or "::"):
+        raise fields.error(
+            "listen", f"must be host:port, for example 0.0.0.0:8090 or [::]:8090, not {text!r}"
+        )
+    return Listen(match[1] or match[2], int(port))
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _audit_size(fields: Fields, default: int) -> int:
+    size = fields.size("audit_size", default)
+    if size < _LEAST_AUDIT:
+        raise fields.error("audit_size", f"must be at least {_LEAST_AUDIT:,} bytes, not {size:,}")
+    return size
 
 
 def _workers(fields: Fields, default: int) -> int:

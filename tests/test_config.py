@@ -164,6 +164,20 @@ def test_the_file_is_found_by_argument_then_variable_then_place(
         ("\nlisten: a:²", 2, "listen: must be host:port"),
         ("\nlisten: a:٣", 2, "listen: must be host:port"),
         ("\nlisten: a:" + "0" * 5000, 2, "listen: must be host:port"),
+        *(
+            (f"\nlisten: '{text}'", 2, "listen: must be host:port")
+            for text in (
+                "::1",
+                "fe80::1",
+                "::1:8090",
+                "[::1:80",
+                "::1]:80",
+                "[a]:80",
+                "http://a:80",
+            )
+        ),
+        ("\naudit_size: 0", 2, "audit_size: must be at least 65,536 bytes"),
+        ("\naudit_size: 63KiB", 2, "audit_size: must be at least 65,536 bytes"),
         ("\ndata: ''", 2, "data: must be a path"),
         ('\ndata: "a\\0b"', 2, "data: must be a path"),
         ("\ndata: ~nobody-of-that-name/x", 2, "data: '~nobody-of-that-name/x'"),

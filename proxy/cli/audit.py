@@ -64,9 +64,9 @@ def _moment(text: str) -> str:
         if not re.match(r"\d{4}-\d{2}-\d{2}", text):
             raise ValueError
         moment = datetime.fromisoformat(text)
-    except ValueError as e:
+        return timestamp(moment.astimezone(UTC).timestamp())
+    except (ValueError, OverflowError) as e:  # overflow: the year 1 or 9999, seen from elsewhere
         raise ConfigError("--since", None, f"{text!a} is not a time; write 2026-03-01") from e
-    return timestamp(moment.astimezone(UTC).timestamp())
 
 
 async def _audit(config: Config, device: str, since: str, older: list[Path], *, json: bool) -> int:

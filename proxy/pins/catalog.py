@@ -129,6 +129,14 @@ class Catalog:
             raise RevisionNotAllowed(repo, name, sorted(known.answers))
         raise RevisionNotPinned(repo, allowed.revision)
 
+    def own(self, pair: Pair) -> Snapshot | None:
+        """What is served of a listed pair itself; None if it is not listed, or not locked.
+
+        At its commit there may be more, if another pair is locked to the same one.
+        """
+        known = self._repos.get(pair.repo)
+        return None if known is None else known.snapshots.get(pair)
+
     def split(self, repo: RepoId, segments: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
         """Where a revision ends and a path begins, in URL segments that were decoded.
 
@@ -238,14 +246,28 @@ def _build_repo(pairs: tuple[Allowed, ...], lock: Lock) -> _Repo:
     default: Revision | None = MAIN if MAIN in answers else None
     if len(pairs) == 1 and pairs[0].serve_as != ():
         default = pairs[0].revision
-    # Two pairs may be locked to one commit with different filters; the first one written answers.
     held: dict[str, Snapshot] = {}
     for snapshot in snapshots.values():
-        held.setdefault(snapshot.commit, snapshot)
+        before = held.get(snapshot.commit)
+        held[snapshot.commit] = snapshot if before is None else _joined(before, snapshot)
     for revision, allowed in answers.items():
         if allowed.pair in snapshots:
             held.setdefault(revision, snapshots[allowed.pair])
     return _Repo(pairs, answers, snapshots, held, default)
+
+
+def _joined(first: Snapshot, second: Snapshot) -> Snapshot:
+    """What two pairs with one commit and other filters have there together.
+
+    Clients ask what a revision means and then fetch by commit, so whatever either pair promises has
+    to be found. All else is the first one's.
+    """
+    files = {**second.files, **first.files}
+    for one in (first, second):
+        if len(files) == len(one.files):
+            return one
+    print_ = locks.fingerprint(files.values())
+    return Snapshot(first.pin, first.allowed, files, _folders(files), print_)
 
 
 def _build_snapshot(allowed: Allowed, pin: Pin) -> Snapshot:

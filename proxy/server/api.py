@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 
 from aiohttp import web
@@ -12,12 +11,11 @@ from proxy.hub.names import RepoId
 from proxy.hub.urls import ApiAddress, ListAddress
 from proxy.pins.catalog import Snapshot
 from proxy.server import bodies
+from proxy.server.incoming import reading
 from proxy.server.site import Call
 
 # These calls have no timeout in any client and are never retried: better slow than wrong.
 PATIENCE_S = 90.0
-MAX_BODY = 1 << 20
-BODY_S = 10.0
 
 
 async def repository(call: Call, address: ApiAddress) -> web.StreamResponse:
@@ -94,16 +92,11 @@ async def _snapshot(call: Call, address: ApiAddress) -> tuple[Snapshot, tuple[st
 
 
 async def _paths(request: web.BaseRequest) -> list[str]:
-    try:
-        async with asyncio.timeout(BODY_S):
-            if request.content_type == "application/json":
-                paths = json.loads(await request.read())["paths"]
-                if isinstance(paths, str):
-                    paths = [paths]
-                return [path for path in paths if isinstance(path, str)]
-            form = await request.post()
-            return [path for path in form.getall("paths", []) if isinstance(path, str)]
-    except (ValueError, KeyError, TypeError, RecursionError) as e:
-        raise InvalidName("request", "paths-info", f"its body names no paths: {e}") from e
-    except TimeoutError as e:
-        raise InvalidName("request", "paths-info", "its body did not arrive in time") from e
+    async with reading(request, "request", "paths-info", "its body names no paths"):
+        if request.content_type == "application/json":
+            paths = json.loads(await request.read())["paths"]
+            if isinstance(paths, str):
+                paths = [paths]
+            return [path for path in paths if isinstance(path, str)]
+        form = await request.post()
+        return [path for path in form.getall("paths", []) if isinstance(path, str)]

@@ -25,7 +25,7 @@ from proxy.hub.urls import (
     OtherAddress,
     RegistryAddress,
 )
-from proxy.server import api, blobs, cors, errors, git, health, registry, resolve
+from proxy.server import api, blobs, cors, errors, git, health, lfs, registry, resolve
 from proxy.server.site import Call, Site
 from proxy.telemetry import metrics
 
@@ -38,8 +38,8 @@ _HARMLESS = (EntryNotFound, InvalidName)
 _HOST = re.compile(r"(?:[A-Za-z0-9._~\-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _WELCOME = """hubpin: a mirror of the Hugging Face Hub that serves locked versions only.
 
-Use it:   export HF_ENDPOINT=http://{host}
-What it serves, and at which commits:   http://{host}/-/status
+Use it:   export HF_ENDPOINT={base}
+What it serves, and at which commits:   {base}/-/status
 """
 
 
@@ -123,7 +123,9 @@ class Front:
             return _not_allowed("GET, HEAD")
         match path:
             case "/":
-                return web.Response(text=_WELCOME.format(host=call.request.headers.get("Host", "")))
+                host = call.request.headers.get("Host", "")
+                base = f"{lfs.scheme(call.request)}://{host}"
+                return web.Response(text=_WELCOME.format(base=base))
             case "/metrics":
                 return await health.prometheus(self._site)
             case "/-/healthy":

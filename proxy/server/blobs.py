@@ -41,8 +41,7 @@ def lock(call: Call) -> web.StreamResponse:
 
 async def sums(call: Call, text: str) -> web.StreamResponse:
     """Raises: Refused."""
-    pair = Pair(text)
-    snapshot = await call.site.snapshot(pair.repo, pair.revision, patience_s=resolve.PATIENCE_S)
+    snapshot = await _snapshot(call, Pair(text))
     return web.Response(
         text=locks.sums(snapshot.files.values()),
         headers={"X-Repo-Commit": snapshot.commit, "X-Fingerprint": snapshot.fingerprint},
@@ -51,15 +50,22 @@ async def sums(call: Call, text: str) -> web.StreamResponse:
 
 async def files(call: Call, text: str) -> web.StreamResponse:
     """Raises: Refused."""
-    pair = Pair(text)
-    snapshot = await call.site.snapshot(pair.repo, pair.revision, patience_s=resolve.PATIENCE_S)
+    snapshot = await _snapshot(call, Pair(text))
     catalog = call.site.mirror.catalog
     names = [
         name
-        for name, _, _ in catalog.refs(pair.repo)
-        if catalog.snapshot(pair.repo, name).pair == snapshot.pair
+        for name, _, _ in catalog.refs(snapshot.repo)
+        if catalog.snapshot(snapshot.repo, name).pair == snapshot.pair
     ]
     return web.Response(text="".join(f"{line}\n" for line in _lines(snapshot, names)))
+
+
+async def _snapshot(call: Call, pair: Pair) -> Snapshot:
+    """Of a listed pair its own files, so that they add up to its fingerprint. Raises: Refused."""
+    own = call.site.mirror.catalog.own(pair)
+    if own is not None:
+        return own
+    return await call.site.snapshot(pair.repo, pair.revision, patience_s=resolve.PATIENCE_S)
 
 
 def _lines(snapshot: Snapshot, names: list[str]) -> Iterator[str]:

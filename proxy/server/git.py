@@ -28,11 +28,11 @@ from proxy.hub.names import GitOid, RepoId
 from proxy.hub.urls import GitAddress
 from proxy.pins.gitrepo import GitCommit, ref_name
 from proxy.server import lfs
+from proxy.server.incoming import reading
 from proxy.server.site import Call
 from proxy.telemetry import metrics
 
 PATIENCE_S = 90.0  # git has no timeout of its own
-_BODY_S = 10.0
 _AGENT = "agent=hubpin"
 _CAPABILITIES = f"side-band-64k no-progress ofs-delta shallow object-format=sha1 {_AGENT}"
 _SEND = 16 * BAND_ROOM  # bytes of a pack that are framed and written at once
@@ -250,10 +250,5 @@ def _command(lines: Sequence[bytes | Mark]) -> bytes:
 
 
 async def _lines(request: web.BaseRequest) -> list[bytes | Mark]:
-    try:
-        async with asyncio.timeout(_BODY_S):
-            return list(pkts(await request.read()))
-    except ValueError as e:
-        raise InvalidName("git request", "body", str(e)) from e
-    except TimeoutError as e:
-        raise InvalidName("git request", "body", "it did not arrive in time") from e
+    async with reading(request, "git request", "body", "it is none"):
+        return list(pkts(await request.read()))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from contextlib import suppress
 from importlib.metadata import version
 
 from aiohttp import web
@@ -46,8 +45,9 @@ async def prometheus(site: Site) -> web.Response:
 async def metrics_text(site: Site) -> bytes:
     metrics.PAIRS_DRIFTED.set(len(site.drift.drifted))
     metrics.WORKERS.set(len(_pids(site)))
-    with suppress(OSError):
-        metrics.DISK_FREE.set(_free(site.mirror.config))
+    free = _free(site.mirror.config)
+    if free is not None:
+        metrics.DISK_FREE.set(free)
     return metrics.render(await site.others.tallies() if site.others is not None else ())
 
 
@@ -100,13 +100,17 @@ async def status_json(site: Site) -> Json:
         "disk": {
             "free": free,
             "keep_free": mirror.config.keep_free,
-            "room": free > mirror.config.keep_free,
+            "room": None if free is None else free > mirror.config.keep_free,
         },
     }
 
 
-def _free(config: Config) -> int:
-    disk = os.statvfs(config.data)
+def _free(config: Config) -> int | None:
+    """None, if the disk does not say."""
+    try:
+        disk = os.statvfs(config.data)
+    except OSError:
+        return None
     return disk.f_bavail * disk.f_frsize
 
 

@@ -8,22 +8,21 @@ An object's address is its `/resolve/` URL here: whoever may read one may read t
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable
 
 from aiohttp import web
 
-from proxy.errors import InvalidName, ReadOnly
+from proxy.errors import ReadOnly
 from proxy.hub import urls
 from proxy.hub.names import RepoId
 from proxy.hub.wire import Json
 from proxy.pins.lock import Entry
 from proxy.server import bodies
+from proxy.server.incoming import reading
 from proxy.server.site import Call
 
 MEDIA_TYPE = "application/vnd.git-lfs+json"
-_BODY_S = 10.0
 _MOST = 1000  # objects in one request; git-lfs sends 100
 
 Retell = Callable[[web.Response], web.Response]
@@ -43,7 +42,7 @@ async def batch(call: Call, repo: RepoId) -> web.Response:
     """Raises: Refused."""
     asked = await _asked(call.request)
     held = _objects(call, repo)
-    base = f"{_scheme(call.request)}://{call.request.headers.get('Host', '')}"
+    base = f"{scheme(call.request)}://{call.request.headers.get('Host', '')}"
     objects = [_object(oid, size, held.get(oid), base) for oid, size in asked]
     body: Json = {"transfer": "basic", "objects": objects, "hash_algo": "sha256"}
     return web.Response(body=bodies.encode(body), headers={"Content-Type": MEDIA_TYPE})
@@ -73,22 +72,24 @@ def _object(oid: str, size: int, entry: Entry | None, base: str) -> Json:
     }  # fmt: skip
 
 
-def _scheme(request: web.BaseRequest) -> str:
+def scheme(request: web.BaseRequest) -> str:
     """What the client used: a proxy in front of us that ends TLS says so."""
     said = request.headers.get("X-Forwarded-Proto", "")
     return said if said in ("http", "https") else request.scheme
 
 
 async def _asked(request: web.BaseRequest) -> list[tuple[str, int]]:
-    try:
-        async with asyncio.timeout(_BODY_S):
-            raw = json.loads(await request.read())
+    async with reading(request, "request", "objects/batch", "it is no batch of objects"):
+        raw = json.loads(await request.read())
         if raw["operation"] != "download":
             raise ReadOnly
         if len(raw["objects"]) > _MOST:
             raise ValueError(f"more than {_MOST} objects")
-        return [(str(one["oid"])[:100], int(one["size"])) for one in raw["objects"]]
-    except (ValueError, KeyError, TypeError, RecursionError) as e:
-        raise InvalidName("request", "objects/batch", f"it is no batch of objects: {e}") from e
-    except TimeoutError as e:
-        raise InvalidName("request", "objects/batch", "its body did not arrive in time") from e
+        return [(_text(one["oid"]), int(one["size"])) for one in raw["objects"]]
+
+
+def _text(oid: object) -> str:
+    """Raises: ValueError, for half a surrogate pair, which no answer could repeat."""
+    text = str(oid)[:100]
+    text.encode()
+    return text

@@ -48,10 +48,10 @@ def wanted(method: str, headers: Mapping[str, str], etag: str, size: int) -> Wan
 
     We send no Last-Modified, so conditions on dates never apply (§13.1.3, §13.1.4).
     """
-    match = headers.get("If-Match")
+    match = _list(headers, "If-Match")
     if match is not None and not _matches(match, etag, weak=False):
         return PreconditionFailed()
-    none_match = headers.get("If-None-Match")
+    none_match = _list(headers, "If-None-Match")
     if none_match is not None and _matches(none_match, etag, weak=True):
         return NotModified()
     # §14.2: "A server MUST ignore a Range header field received with a request method that is
@@ -86,6 +86,13 @@ def parse_range(text: str, size: int) -> Wanted:
         return Unsatisfiable()
     stop = min(int(last) + 1, size) if last else size
     return Slice(start, stop, open_ended=not last)
+
+
+def _list(headers: Mapping[str, str], name: str) -> str | None:
+    """A field that is a list; it may come in several lines (§5.3)."""
+    first = headers.get(name)
+    getall = getattr(headers, "getall", None)  # aiohttp's headers have it, a plain mapping has not
+    return first if first is None or getall is None else ",".join(getall(name))
 
 
 def _matches(header: str, etag: str, *, weak: bool) -> bool:

@@ -8,6 +8,7 @@ import time
 from asyncio.subprocess import Process
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -57,6 +58,9 @@ class Workers:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._shared = Shared.make()
+        # `put` is called in a thread of the loop's pool, and other reloads may wait in all the rest
+        # of them: what it waits for must not need one.
+        self._writing = ThreadPoolExecutor(1, thread_name_prefix="catalog")
         self._sizes = (0, -1)  # of the texts in the shared memory
         self._turn = asyncio.Lock()  # a worker that starts and a new catalog: one after the other
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -66,6 +70,7 @@ class Workers:
         self._stopping = asyncio.Event()
 
     def close(self) -> None:
+        self._writing.shutdown()
         self._shared.close()
 
     # --- one catalog at a time (Numbers) ----------------------------------------------------------
@@ -84,7 +89,8 @@ class Workers:
 
     async def _spread(self, number: int, texts: Texts) -> None:
         async with self._turn:
-            self._sizes = await asyncio.to_thread(self._shared.write, texts)
+            loop = asyncio.get_running_loop()
+            self._sizes = await loop.run_in_executor(self._writing, self._shared.write, texts)
             await asyncio.gather(*(self._load(one, number) for one in tuple(self._loaded)))
             self._shared.number = number  # from here on, everywhere
             for worker in self._loaded:

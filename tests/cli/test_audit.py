@@ -71,7 +71,7 @@ def test_an_older_lock_knows_older_commits(site: Path) -> None:
 
 
 def test_a_time_that_is_none_is_wrong_input(site: Path) -> None:
-    for text in ("yesterday", "1", "2026-13-01"):
+    for text in ("yesterday", "1", "2026-13-01", "0001-01-01", "9999-12-31T23:59-23:00"):
         said = hubpin("audit", "--since", text)
         assert said.status == 2
         assert "2026-03-01" in said.err

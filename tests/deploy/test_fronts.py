@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -78,6 +79,21 @@ def test_head_says_what_get_says_and_what_the_mirror_says(
         connection.request("HEAD", WEIGHTS)
         own = {name.lower(): value for name, value in connection.getresponse().getheaders()}
     assert _shown(head.headers) == _shown(own)
+
+
+def test_addresses_that_the_mirror_names_are_those_that_the_client_used(
+    front: Front, secure: bool
+) -> None:
+    """git-lfs fetches from where the batch says, so a clone over TLS must not leave it."""
+    base = f"{'https' if secure else 'http'}://127.0.0.1:"
+    oid = _WEIGHTS.sha256()
+    body = json.dumps({"operation": "download", "objects": [{"oid": oid, "size": WEIGHTS_SIZE}]})
+    for said in ({}, {"X-Forwarded-Proto": "http" if secure else "https"}):
+        with closing(front.connect(secure=secure)) as connection:
+            connection.request("POST", "/acme/tiny.git/info/lfs/objects/batch", body, headers=said)
+            (found,) = json.load(connection.getresponse())["objects"]
+        assert found["actions"]["download"]["href"].startswith(base)
+    assert f"HF_ENDPOINT={base}" in front.ask("/", secure=secure).body.decode()
 
 
 def test_an_empty_file(front: Front) -> None:

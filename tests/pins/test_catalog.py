@@ -94,6 +94,31 @@ def test_a_branch_called_head_is_not_the_default() -> None:
     assert commit_of(catalog, None) == A
 
 
+def test_at_a_commit_of_two_pairs_there_is_what_either_of_them_admits() -> None:
+    """Clients ask what `main` means and then fetch by commit, whatever the list's order is."""
+    small = pin("org/m@v1", {"config.json": b"{}"}, commit=A, include=("*.json",))
+    for order in ("main", "v1"), ("v1", "main"):
+        entries = [
+            "{repo: org/m, revision: v1, include: ['*.json']}" if name == "v1" else "org/m@main"
+            for name in order
+        ]
+        catalog = catalog_of(f"allow: [{', '.join(entries)}]", small, pin(commit=A))
+        assert set(catalog.snapshot(M, A).files) == {"config.json", "model.bin"}
+        assert set(catalog.snapshot(M, "main").files) == {"config.json", "model.bin"}
+        assert set(catalog.snapshot(M, "v1").files) == {"config.json"}
+
+
+def test_a_pair_locked_by_commit_has_its_own_files_beside_one_with_others() -> None:
+    some = pin(f"org/m@{A}", {"config.json": b"{}"}, commit=A, include=("*.json",))
+    listed = f"allow: [org/m@main, {{repo: org/m, revision: {A}, include: ['*.json']}}]"
+    catalog = catalog_of(listed, some, pin(commit=A))
+    own = catalog.own(Pair(f"org/m@{A}"))
+    assert own is not None
+    assert set(own.files) == {"config.json"}
+    assert catalog.own(Pair("org/m@other")) is None
+    assert catalog.own(Pair("org/other@main")) is None
+
+
 def test_allowed_but_not_locked_says_so() -> None:
     catalog = catalog_of("allow: [org/m@main, org/m@v1]", pin("org/m@v1"))
     with pytest.raises(RevisionNotPinned, match="hubpin lock"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.mirror.bench import KB
@@ -107,3 +109,13 @@ async def test_no_metric_names_a_repository(world: World) -> None:
 async def test_the_front_page_tells_how_to_use_it(world: World) -> None:
     reply = await world.ask("/", headers={"Host": "mirror.lan:8090"})
     assert b"HF_ENDPOINT=http://mirror.lan:8090" in reply.body
+
+
+async def test_the_status_is_told_when_the_disk_is_gone(world: World) -> None:
+    """Which is when somebody looks."""
+    await world.warm()
+    shutil.rmtree(world.config.data)
+    found = await status(world)
+    assert found["disk"] == {"free": None, "keep_free": 0, "room": None}
+    assert (await pair(world))["held_files"] == 0
+    assert (await world.ask("/metrics")).status == 200

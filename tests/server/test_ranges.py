@@ -8,6 +8,7 @@ import re
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 
 from proxy.server import ranges
 from proxy.server.ranges import (
@@ -188,3 +189,12 @@ def test_whatever_the_headers_say_a_part_is_only_sent_of_this_version(
     answer = wanted("GET", headers, ETAG, 10)
     if isinstance(answer, Slice):
         assert if_range.strip() == f'"{ETAG}"'
+
+
+def test_a_list_of_tags_may_come_in_several_fields() -> None:
+    """RFC 9110 §5.3: they mean what one field means that has all of them, with commas between."""
+    tags = [("If-None-Match", '"x"'), ("If-None-Match", f'"{ETAG}"')]
+    assert wanted("GET", CIMultiDict(tags), ETAG, 10) == NotModified()
+    tags = [("If-Match", '"x"'), ("If-Match", f'"{ETAG}"')]
+    assert wanted("GET", CIMultiDict(tags), ETAG, 10) == Whole()
+    assert wanted("GET", CIMultiDict(tags[:1]), ETAG, 10) == PreconditionFailed()
