@@ -12,6 +12,7 @@ says is compared and not used (CVE-2025-61780: Rack::Sendfile made a path of one
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from aiohttp import web
 
@@ -40,7 +41,7 @@ _MISDIRECTED = 421  # RFC 9110 §15.5.20
 _MESSAGE = "this answer is for the nginx in front of the mirror, and did not come through it"
 
 
-def takes(call: Call, status: int, headers: dict[str, str]) -> bool:
+def takes(call: Call, status: int, headers: Mapping[str, str]) -> bool:
     """Whether nginx asks for us, and will send what we would send under this head."""
     location = call.site.mirror.config.accel
     asked = call.request.headers
@@ -57,7 +58,7 @@ def takes(call: Call, status: int, headers: dict[str, str]) -> bool:
 
 
 def hand_over(
-    call: Call, entry: Entry, span: tuple[int, int], status: int, headers: dict[str, str]
+    call: Call, entry: Entry, span: tuple[int, int], status: int, headers: Mapping[str, str]
 ) -> web.Response:
     """What has nginx send the span of the entry, under that head. `takes` said that it will."""
     # To a 200 nginx itself adds the first, to a 206 the second.

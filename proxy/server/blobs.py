@@ -98,4 +98,4 @@ async def blob(call: Call, name: str) -> web.StreamResponse:
     if entry is None:
         raise EntryNotFound("this mirror", "0" * 40, digest)
     call.by_digest = True
-    return await resolve.answer(call, entry, resolve.entry_headers(entry))
+    return await resolve.answer(call, entry, call.site.heads(entry))

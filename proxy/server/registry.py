@@ -25,7 +25,8 @@ from proxy.hub.urls import RegistryAddress
 from proxy.hub.wire import Json
 from proxy.pins.catalog import Snapshot
 from proxy.pins.lock import Entry
-from proxy.server import bodies, resolve
+from proxy.server import bodies, ready, resolve
+from proxy.server.ready import Head
 from proxy.server.site import Call
 
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
@@ -97,9 +98,10 @@ def _manifest(call: Call, snapshot: Snapshot, tag: str) -> web.Response:
 async def _blob(call: Call, snapshot: Snapshot, digest: Digest) -> web.StreamResponse:
     for entry in _ggufs(snapshot):
         if entry.digest == digest:
-            headers = resolve.entry_headers(entry) | {"Docker-Content-Digest": digest}
+            headers = {**ready.headers_of(entry), "Docker-Content-Digest": digest}
             call.patience_s = PATIENCE_S
-            return await resolve.answer(call, entry, headers)
+            head = Head.of(headers, entry.size, call.site.headers)
+            return await resolve.answer(call, entry, head)
         config = _config(snapshot, entry)
         if _digest(config) == digest:
             return web.Response(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from aiohttp import web
 
@@ -10,7 +11,8 @@ from proxy.errors import PartDistrusted
 from proxy.hub import gitoid
 from proxy.hub.urls import FileAddress
 from proxy.pins.lock import Entry
-from proxy.server import errors, ranges, send
+from proxy.server import errors, ranges, ready, send
+from proxy.server.ready import Head
 from proxy.server.site import Call
 
 # A HEAD must be answered within the ten seconds that the Hub's client waits for it.
@@ -18,6 +20,7 @@ PATIENCE_S = 8.0
 # huggingface_hub ≥ 0.31 refuses to fetch more than this over HTTP if it knows the size
 # (constants.py, MAX_HTTP_DOWNLOAD_SIZE); from 1.31 on it does without knowing.
 MAX_HTTP_DOWNLOAD = 50_000_000_000
+_OF_BODY = ("Content-Type", "Content-Disposition")
 _HUB = re.compile(r"\bhf_hub/(\d{1,4})\.(\d{1,4})")
 
 
@@ -28,31 +31,14 @@ async def file(call: Call, address: FileAddress) -> web.StreamResponse:
     entry = snapshot.entry("/".join(rest))
     if address.verb == "raw" and entry.lfs:
         return _pointer(entry)
-    headers = entry_headers(entry)
-    if snapshot.allowed.notice:
-        headers["X-HF-Warning"] = _notice(str(snapshot.pair), snapshot.allowed.notice)
-    return await answer(call, entry, headers)
+    notice = snapshot.allowed.notice
+    warning = _notice(str(snapshot.pair), notice) if notice else ""
+    return await answer(call, entry, call.site.heads(entry, warning))
 
 
-def entry_headers(entry: Entry) -> dict[str, str]:
-    """What every client takes from the head (huggingface_hub, file_download.py,
-    get_hf_file_metadata)."""
-    tag = f'"{entry.etag}"'
-    return {
-        "ETag": tag,
-        "X-Linked-ETag": tag,
-        "X-Linked-Size": str(entry.size),
-        "X-Repo-Commit": entry.commit,
-        "Accept-Ranges": "bytes",
-        "Content-Type": "application/octet-stream",
-        "Content-Disposition": "attachment",
-        "Cache-Control": "no-cache",
-    }
-
-
-async def answer(call: Call, entry: Entry, headers: dict[str, str]) -> web.StreamResponse:
+async def answer(call: Call, entry: Entry, head: Head) -> web.StreamResponse:
     """The entry's bytes, as far as the request asks for them."""
-    request = call.request
+    request, headers = call.request, head.headers
     wanted = ranges.wanted(request.method, request.headers, entry.etag, entry.size)
     match wanted:
         case ranges.Whole():
@@ -64,16 +50,16 @@ async def answer(call: Call, entry: Entry, headers: dict[str, str]) -> web.Strea
         case ranges.Unsatisfiable():
             return _unsatisfiable(entry, headers)
     if request.method == "HEAD":
-        return _head(call.request, headers, entry.size)
+        return _head(call, head, entry.size)
     if entry.size == 0:
-        if "Range" in request.headers:
-            headers["Content-Range"] = "bytes */0"
         call.served(entry, (0, 0), 0)
+        if "Range" in request.headers:
+            headers = {**headers, "Content-Range": "bytes */0"}
         return web.Response(headers=headers, body=b"")
     if isinstance(wanted, ranges.Whole):
-        response = send.at_once(call, entry, headers)
-        if response is not None:
-            return response
+        body = send.at_once(call, entry)
+        if body is not None:
+            return ready.answer(request, head, call.id, body)
 
     def plan() -> send.Plan:
         if not isinstance(wanted, ranges.Slice):
@@ -103,12 +89,12 @@ def _could_complete_a_lie(call: Call, entry: Entry, wanted: ranges.Slice) -> boo
     return wanted.start <= call.site.mirror.cache.misled.limit(entry.digest)
 
 
-def _head(request: web.BaseRequest, headers: dict[str, str], size: int) -> web.StreamResponse:
-    if size > MAX_HTTP_DOWNLOAD and _does_without_size(request.headers.get("User-Agent", "")):
-        del headers["X-Linked-Size"]
+def _head(call: Call, head: Head, size: int) -> web.StreamResponse:
+    agent = call.request.headers.get("User-Agent", "")
+    if size > MAX_HTTP_DOWNLOAD and _does_without_size(agent):
+        headers = {name: text for name, text in head.headers.items() if name != "X-Linked-Size"}
         return web.StreamResponse(headers=headers)
-    headers["Content-Length"] = str(size)
-    return web.Response(headers=headers)
+    return ready.answer(call.request, head, call.id, b"")
 
 
 def _does_without_size(agent: str) -> bool:
@@ -116,10 +102,9 @@ def _does_without_size(agent: str) -> bool:
     return found is not None and (int(found[1]), int(found[2])) >= (1, 31)
 
 
-def _unsatisfiable(entry: Entry, headers: dict[str, str]) -> web.Response:
-    headers["Content-Range"] = f"bytes */{entry.size}"
-    del headers["Content-Type"], headers["Content-Disposition"]
-    return web.Response(status=416, headers=headers)
+def _unsatisfiable(entry: Entry, headers: Mapping[str, str]) -> web.Response:
+    kept = {name: text for name, text in headers.items() if name not in _OF_BODY}
+    return web.Response(status=416, headers={**kept, "Content-Range": f"bytes */{entry.size}"})
 
 
 def _pointer(entry: Entry) -> web.Response:

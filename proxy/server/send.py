@@ -6,7 +6,7 @@ import asyncio
 import errno
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -36,7 +36,7 @@ class Plan:
 
     span: tuple[int, int]
     status: int
-    headers: dict[str, str]
+    headers: Mapping[str, str]
 
 
 @dataclass(slots=True)
@@ -49,16 +49,15 @@ class _Way:
         self.at = at
 
 
-def at_once(call: Call, entry: Entry, headers: dict[str, str]) -> web.Response | None:
+def at_once(call: Call, entry: Entry) -> bytes | None:
     """All of a small entry, if it is held and nothing is the matter; else `send` has to do it."""
     if entry.size > _SMALL:
         return None
     body = call.site.mirror.cache.load(entry)
-    if body is None:
-        return None
-    metrics.SENT_BYTES.inc(len(body))
-    call.served(entry, (0, entry.size), entry.size)
-    return web.Response(headers=headers, body=body)
+    if body is not None:
+        metrics.SENT_BYTES.inc(len(body))
+        call.served(entry, (0, entry.size), entry.size)
+    return body
 
 
 async def send(call: Call, entry: Entry, plan: Callable[[], Plan]) -> web.StreamResponse:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Protocol
 
 from aiohttp import web
@@ -20,6 +21,7 @@ from proxy.server import cors
 from proxy.server.autolock import AutoLock
 from proxy.server.bodies import Bodies
 from proxy.server.drift import DriftWatch
+from proxy.server.ready import Head, headers_of
 from proxy.server.sender import Sender
 from proxy.server.upkeep import Upkeep
 from proxy.telemetry import audit
@@ -29,7 +31,14 @@ from proxy.telemetry.metrics import Tally
 # The Hub's client gives up on a request without a byte for ten seconds (huggingface_hub,
 # constants.py, HF_HUB_DOWNLOAD_TIMEOUT); before that we ask it to come again.
 FIRST_BYTE_S = 8.0
+_HEADS = 10_000  # that are kept, of 1 kB each
 _AGENT = 200  # characters of a User-Agent that are written down
+
+
+class Heads(Protocol):
+    """Heads of locked files, kept for those that were asked for of late."""
+
+    def __call__(self, entry: Entry, warning: str = "") -> Head: ...
 
 
 class Owner(Protocol):
@@ -81,6 +90,7 @@ class Site:
     packs: GitPacks = field(init=False)
     drift: DriftWatch = field(init=False)
     headers: dict[str, str] = field(init=False)  # the same on every answer
+    heads: Heads = field(init=False)
 
     def __post_init__(self) -> None:
         mirror = self.mirror
@@ -90,8 +100,12 @@ class Site:
             "Server": "hubpin",
             **(cors.HEADERS if mirror.config.cors else {}),
         }
+        self.heads = lru_cache(_HEADS)(self._head)
         folder = mirror.config.data / "git-v1"
         self.packs = GitPacks(folder, mirror.cache, mirror.store, mirror.config.keep_free)
+
+    def _head(self, entry: Entry, warning: str = "") -> Head:
+        return Head.of(headers_of(entry, warning), entry.size, self.headers)
 
     async def snapshot(self, repo: RepoId, revision: str | None, *, patience_s: float) -> Snapshot:
         """What a revision is locked to; a pair that is being locked right now is waited for.

@@ -200,9 +200,11 @@ class Audit:
     def flush(self) -> bool:
         """Write down what waits; False if the disk did not take it. Blocking."""
         folder = self._folder
-        while folder is not None and (self._waiting or self._lost):
+        waiting = len(self._waiting)  # what comes meanwhile gathers for the next turn
+        while folder is not None and (waiting or self._lost):
             lost = self._lost
-            batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
+            batch = [self._waiting.popleft() for _ in range(min(_BATCH, waiting))]
+            waiting -= len(batch)
             gap = [(time.time(), Gap(lost))] if lost else []
             try:
                 _append(folder, b"".join(self._line(*one) for one in batch + gap), self._rules)
