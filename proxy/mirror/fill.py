@@ -108,10 +108,13 @@ class Fill:
 
     @property
     def front(self) -> int:
-        """Bytes from offset 0 on that are there without a gap."""
+        """Bytes from offset 0 on that are there without a gap, and may be shown."""
         if self.held:
             return self.entry.size
-        return self._part.have.front if self._part is not None else 0
+        part = self._part
+        if part is None or (self._watched and part.exposed != UNKNOWN):  # it is being noted
+            return 0
+        return part.have.front
 
     async def run(self) -> None:
         """Download, verify, adopt. The outcome, whatever it is, reaches every reader."""
@@ -189,15 +192,12 @@ class Fill:
             self.exposed = asked
         else:
             self.exposed = max(asked, found)
-        if self._watched:  # perhaps only since the part was opened
-            await self.expose(0)
         return part
 
     def _take_part(self) -> Part:
         """In a thread; kept here at once, because the one who waits may be cancelled."""
         shop = self._shop
-        entry, watched = self.entry, self._watched
-        self._part = Part(shop.spool, entry.digest, entry.size, shop.room, exposed=watched)
+        self._part = Part(shop.spool, self.entry.digest, self.entry.size, shop.room)
         return self._part
 
     async def _is_stored(self) -> bool:
@@ -223,20 +223,34 @@ class Fill:
             name=f"transfer {self.entry.path}",
         )
         transfer.add_done_callback(lambda _: self._fire())
+        # While the upstream is asked: both take milliseconds, and somebody waits.
+        noting = asyncio.create_task(self._note()) if self._watched else None
         try:
-            digest = await self._hash(part, transfer)
+            digest = await self._hash(part, transfer, noting)
             await transfer
+            if noting is not None:
+                await noting
             return digest
         finally:
             transfer.cancel()
-            with suppress(asyncio.CancelledError, MirrorError):
-                await transfer
+            await asyncio.gather(transfer, *([noting] if noting else []), return_exceptions=True)
 
-    async def _hash(self, part: Part, transfer: asyncio.Task[None]) -> str:
+    async def _note(self) -> None:
+        """Note that somebody is to be shown what comes, and then let it be seen."""
+        try:
+            await self.expose(0)
+        finally:
+            self._fire()
+
+    async def _hash(
+        self, part: Part, transfer: asyncio.Task[None], noting: asyncio.Task[None] | None
+    ) -> str:
         """Hash in order what the transfer did not hash as it wrote it, from the page cache."""
         while part.hashed < self.entry.size:
             changed = self.changed
             front = part.have.front
+            if noting is not None and noting.done():
+                await noting  # raises, if it failed: then nobody may be shown anything
             if front > part.hashed:
                 await self._shop.hash_run(partial(part.hash, min(front, part.hashed + _HASH_RUN)))
             elif transfer.done():
@@ -270,6 +284,8 @@ class Fill:
             await self._shop.on_disk(part.discard)
             raise
         self._part = None
+        self.held = True
+        self._fire()  # who waits for it need not wait for us to clear up
         await self._shop.on_disk(part.forget)
 
     async def _put_down(self, part: Part, error: MirrorError | None) -> None:

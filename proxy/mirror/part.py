@@ -75,13 +75,8 @@ class Part:
     and over what was there already by reading it.
     """
 
-    def __init__(
-        self, spool: Path, digest: Digest, size: int, room: Room, *, exposed: bool = False
-    ) -> None:
-        """Open or create; `exposed`: somebody waits to be shown what comes, as with `expose`.
-
-        Raises: flock.Held (another process fills it), StoreError, StoreFull.
-        """
+    def __init__(self, spool: Path, digest: Digest, size: int, room: Room) -> None:
+        """Open or create. Raises: flock.Held (another process fills it), StoreError, StoreFull."""
         self.path = spool / f"{digest.hex}.part"
         self._sidecar = spool / f"{digest.hex}.json"
         self.size = size
@@ -105,9 +100,7 @@ class Part:
             self._recorded = recorded  # what of it would survive a crash
             self._unsynced = 0
             room.take(self.path, self._fd, size)
-            if exposed:
-                self.expose()
-            elif self._sidecar.exists():  # else there is nothing to say before the first sync
+            if self._sidecar.exists():  # else there is nothing to say before the first sync
                 self._record()
         except BaseException as e:
             if not recorded.total:  # of no use to the next one; and what there is of it takes room
