@@ -42,7 +42,7 @@ async def open_mirror(
 ) -> AsyncIterator[Mirror]:
     """The mirror that `config` describes, closed at the end of the block.
 
-    `pace` slows down what it fetches; `numbers` has other processes change catalogs with it.
+    `pace` says how fast and when it fetches; `numbers` has other processes change catalogs with it.
 
     Raises: ConfigError (a broken file, a data directory that is not ours), StoreError.
     """
@@ -59,7 +59,10 @@ async def open_mirror(
         upstream = Paced(upstream, pace)
     try:
         async with _cache(config, upstream, tuning, audit) as (cache, store, recency):
-            yield Mirror(config, reloader, cache, store, recency, upstream, authorities, audit)
+            yield Mirror(
+                config, reloader, cache, store, recency, upstream, authorities, audit,
+                closed_s=(pace or Pace()).closed_s,
+            )  # fmt: skip
     finally:
         await asyncio.to_thread(audit.close)
 

@@ -160,6 +160,14 @@ class UpstreamForbidden(UpstreamError):
     """It has it, and our token does not open it: gated, private or revoked."""
 
 
+class WindowClosed(UpstreamError):
+    """We are told to ask it at other hours only."""
+
+    def __init__(self, upstream: str, wait_s: float) -> None:
+        super().__init__(upstream, f"its hours are over, and begin again in {wait_s:.0f} s")
+        self.wait_s = wait_s
+
+
 class RangeIgnored(UpstreamError):
     """It cannot start in the middle of a file."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -45,10 +44,7 @@ def command(  # noqa: PLR0913, PLR0917  # one argument for each option
     async def work() -> int:
         chosen = console.pairs(pairs)
         pace = _pace(limit_rate, window)
-        config = console.session(ctx).config()
-        if pace.window is not None and (wait_s := pace.window.wait_s(datetime.now())):
-            console.say(f"waiting for {window}: it opens in {duration(wait_s)}", "dim")
-        return await _warm(config, chosen, pace, jobs=jobs, json=json)
+        return await _warm(console.session(ctx).config(), chosen, pace, jobs=jobs, json=json)
 
     console.run(work)
 
@@ -102,6 +98,8 @@ def show(event: tasks.Event, meter: Meter) -> None:
                 f"the disk has room for {console.size(event.free)}"
             )
             meter.plan(event.files, event.bytes, event.held_files, event.held_bytes)
+        case tasks.Waiting():
+            meter.say(f"waiting for the window: it opens in {duration(event.wait_s)}", "dim")
         case tasks.Progress() | tasks.Fetched():
             meter.update(event.done_files, event.done_bytes)
         case tasks.Failed():

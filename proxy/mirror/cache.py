@@ -14,7 +14,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import BinaryIO
 
-from proxy.errors import BlobAltered, IntegrityError, StoreError
+from proxy.errors import BlobAltered, IntegrityError, StoreError, WindowClosed
 from proxy.hub.names import Digest
 from proxy.mirror.fill import Fill, Workshop, wrong_size
 from proxy.mirror.follower import Follower, Reader, Source
@@ -299,7 +299,8 @@ class BlobCache:
                 )
             )  # fmt: skip
         else:
-            log.warning("could not fetch %s/%s: %s", entry.repo, entry.path, error)
+            level = logging.INFO if isinstance(error, WindowClosed) else logging.WARNING
+            log.log(level, "could not fetch %s/%s: %s", entry.repo, entry.path, error)
         if fill.wrong:
             metrics.INTEGRITY_FAILURES.labels("upstream").inc(fill.wrong)
             name = f"{entry.repo}/{entry.path}"

@@ -27,11 +27,12 @@ _GATHER_S = 0.003  # later so often at most
 async def serve_channel(line: Channel, cache: BlobCache) -> None:
     """Fetch what comes over the line, until the other end is gone.
 
-    What runs then goes on: downloads are the cache's own.
+    What runs then goes on: downloads are the cache's own. A bug ends it: the other end would never
+    hear of the download that met it.
     """
     running: dict[int, Source] = {}
     tasks: set[asyncio.Task[None]] = set()
-    try:
+    async with asyncio.TaskGroup() as group:
         async for message in line.messages():
             number = message["id"]
             assert isinstance(number, int)
@@ -46,13 +47,11 @@ async def serve_channel(line: Channel, cache: BlobCache) -> None:
                 work = _expose(line, number, running[number])
             else:
                 continue  # it ended meanwhile, and the other end hears of that
-            task = asyncio.create_task(work)
+            task = group.create_task(work)
             tasks.add(task)
             task.add_done_callback(tasks.discard)
-    finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _fetch(line: Channel, number: int, running: dict[int, Source]) -> None:

@@ -274,6 +274,8 @@ class Fill:
             raise
 
     async def _adopt_whole(self, part: Part) -> None:
+        # What was shown of wrong attempts, or is of unknown worth, is in `misled` by now.
+        await self._shop.on_disk(part.vouch)
         try:
             await self._shop.store.adopt(self.entry.digest, part.path)
         except StoreFull:

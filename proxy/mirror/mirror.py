@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +51,7 @@ class Mirror:
     upstream: Upstream  # for bytes: all that are configured, as one
     authorities: tuple[Upstream, ...]  # those with a say in what a revision means, in order
     audit: Audit = field(default_factory=lambda: Audit(None))
+    closed_s: Callable[[], float] = lambda: 0.0  # seconds until `upstream` may be asked for bytes
 
     @property
     def catalog(self) -> Catalog:

@@ -4,7 +4,7 @@
     <spool>/<hex>.json     {"size": …, "have": [[start, stop], …], "exposed": n}
 
 `have` names only bytes that were on disk when it was written. `exposed` says how far clients were
-shown bytes before their digest was known: 0 not at all, -1 the process died before it could say.
+shown bytes whose digest is not known: 0 not at all, -1 the process died before it could say.
 """
 
 from __future__ import annotations
@@ -87,6 +87,7 @@ class Part:
         self.inode = os.fstat(self._fd).st_ino
         self._marks = threading.Lock()  # over `have`: threads copy it while the loop adds to it
         self._saving = threading.Lock()  # over the sidecar and the file it is made from
+        self._right = False  # the digest of all of it is
         self._lost = False  # the disk took bytes and may not have kept them
         self._sha256 = hashlib.sha256()
         self.hashed = 0  # bytes from offset 0 on
@@ -201,7 +202,7 @@ class Part:
     def expose(self) -> None:
         """Remember, before it happens, that clients see bytes that are not verified."""
         with self._saving:
-            if self.exposed == UNKNOWN or self._fd < 0:
+            if self._right or self.exposed == UNKNOWN or self._fd < 0:
                 return
             try:
                 self._record(exposed=UNKNOWN)
@@ -209,6 +210,20 @@ class Part:
                 self.exposed = UNKNOWN  # last: whoever finds it need not wait
             except OSError as e:
                 raise disk_failed(f"write {self._sidecar}", e) from e
+
+    def vouch(self) -> None:
+        """All of it is right, so clients were shown nothing else, and will not be.
+
+        Whatever was shown of other bytes than these has to be remembered elsewhere before. This is
+        for a crash after the part became a blob and before `forget`: nobody can tell then whether
+        the blob came from this part.
+        """
+        with self._saving:
+            self._right = True
+            if self.exposed:
+                with suppress(OSError):  # then that crash takes its clients for misled: no harm
+                    # Whatever a power cut leaves says no less than this. A sync is for `have`.
+                    self._record(exposed=0, durable=self._recorded.total > 0)
 
     def descriptor(self) -> int:
         """A descriptor of its own for a reader; it outlives this part, and locks nothing."""
@@ -231,7 +246,7 @@ class Part:
     def forget(self) -> None:
         """The part became a blob: drop the sidecar and let go."""
         with self._saving:
-            with suppress(OSError):  # then the next start takes its clients for misled: no harm
+            with suppress(OSError):  # then the next start drops it
                 self._sidecar.unlink(missing_ok=True)
             self._let_go()
 
@@ -256,7 +271,7 @@ class Part:
             os.close(self._fd)
             self._fd = -1
 
-    def _record(self, exposed: int | None = None) -> None:
+    def _record(self, exposed: int | None = None, *, durable: bool = True) -> None:
         shown = self.exposed if exposed is None else exposed
         temporary = self._sidecar.with_suffix(".tmp")
         content = {
@@ -269,7 +284,8 @@ class Part:
             line = json.dumps(content).encode()
             if os.write(fd, line) != len(line):
                 raise OSError(errno.ENOSPC, "only a part of it was written")
-            os.fsync(fd)
+            if durable:
+                os.fsync(fd)
         finally:
             os.close(fd)
         temporary.rename(self._sidecar)

@@ -231,13 +231,18 @@ class Fetcher:
 
     async def _keep_alive(self) -> None:
         while True:
-            try:
-                async with self._launch() as line:
-                    await self._remote.work_over(line)
-            except OSError as e:
-                log.error("the fetcher cannot be started: %s", e)
+            # A bug is loud, and does not cost every download from then on.
+            (error,) = await asyncio.gather(self._live(), return_exceptions=True)
+            if isinstance(error, OSError):
+                log.error("the fetcher cannot be started: %s", error)
+            elif error is not None:
+                log.error("the line to the fetcher broke", exc_info=error)
             self._bury()
             await asyncio.sleep(_RESTART_S)
+
+    async def _live(self) -> None:
+        async with self._launch() as line:
+            await self._remote.work_over(line)
 
     def _bury(self) -> None:
         now = time.monotonic()

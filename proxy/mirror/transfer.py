@@ -16,7 +16,7 @@ from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from proxy.errors import RangeIgnored, UpstreamOffline, UpstreamUnavailable
+from proxy.errors import RangeIgnored, UpstreamError, UpstreamOffline, UpstreamUnavailable
 from proxy.mirror.extents import Extents
 from proxy.mirror.part import Part
 from proxy.pins.lock import Entry
@@ -213,7 +213,7 @@ class Transfer:
                     if lane.at >= lane.stop:
                         return
                     asked = clock()
-        except UpstreamUnavailable:
+        except UpstreamError:
             await self._flush(lane)  # what came is not asked for again
             raise
         await self._flush(lane)

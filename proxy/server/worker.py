@@ -22,6 +22,7 @@ import msgspec
 
 from proxy.assemble import open_share
 from proxy.config import Config
+from proxy.errors import StoreError
 from proxy.hub.names import Pair
 from proxy.hub.wire import Json
 from proxy.mirror import channel
@@ -172,7 +173,7 @@ class Worker:
             self._site = site
             stack.push_async_callback(site.packs.close)
             for work in (
-                remote.work_over(self._fills),
+                self._have_fetched(remote),
                 mirror.recency.keep_writing(),
                 self._keep_telling(),
             ):
@@ -183,6 +184,14 @@ class Worker:
             self._listens.set()
             await self._stop.wait()
             site.stopping = True
+
+    async def _have_fetched(self, remote: Remote) -> None:
+        try:
+            await remote.work_over(self._fills)
+        except Exception:  # nobody brings what we do not hold; another worker takes our place
+            remote.fail(StoreError("the worker stops"))
+            self._stop.set()
+            raise
 
     async def _answer(self, message: Json) -> Json:
         match message["do"]:

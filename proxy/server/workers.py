@@ -51,6 +51,12 @@ class _Worker:
         with suppress(ProcessLookupError):
             self.process.kill()
 
+    def fetches_ended(self, task: asyncio.Task[None]) -> None:
+        """Without them it would wait for ever for what it does not hold."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("worker %d cannot be served and is ended", self.process.pid, exc_info=error)
+            self.kill()
+
 
 class Workers:
     """All workers of a server; and the number of the catalog that is in force in all of them."""
@@ -147,10 +153,13 @@ class Workers:
     async def _keep_alive(self, site: Site, places: Sequence[Place], first: asyncio.Event) -> None:
         deaths: deque[float] = deque(maxlen=_DEATHS)
         while not self._stopping.is_set():
-            try:
-                await self._live(site, places, first)
-            except OSError as e:
-                log.error("a worker cannot be started: %s", e)
+            # A bug is loud, and does not cost the worker for good.
+            live = self._live(site, places, first)
+            (error,) = await asyncio.gather(live, return_exceptions=True)
+            if isinstance(error, OSError):
+                log.error("a worker cannot be started: %s", error)
+            elif error is not None:
+                log.error("the line to a worker broke", exc_info=error)
             first.set()
             if self._stopping.is_set():
                 return
@@ -172,10 +181,9 @@ class Workers:
             worker = _Worker(process)
             worker.talk = Talk(line, lambda message: self._answer(site, worker, message))
             self._alive.append(worker)
-            tasks = [
-                asyncio.create_task(fetching.serve_channel(fills, site.mirror.cache)),
-                asyncio.create_task(self._greet(worker, places, first)),
-            ]
+            fetches = asyncio.create_task(fetching.serve_channel(fills, site.mirror.cache))
+            fetches.add_done_callback(worker.fetches_ended)
+            tasks = [fetches, asyncio.create_task(self._greet(worker, places, first))]
             try:
                 await worker.talk.listen()
             finally:

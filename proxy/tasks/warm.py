@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from proxy.errors import MirrorError
+from proxy.errors import MirrorError, WindowClosed
 from proxy.hub.names import Digest, Pair
 from proxy.mirror.mirror import Mirror
 from proxy.mirror.part import Room
@@ -16,6 +17,9 @@ from proxy.pins.lock import Entry
 from proxy.tasks import blobs
 
 _STEP = 1 << 20  # bytes between two words about one file
+_LOOK_AGAIN_S = 60.0  # a clock may be set while we wait
+
+Pause = Callable[[float], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,13 @@ class Noticed:
 
     pair: Pair
     notice: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Nothing may be fetched at this hour; it goes on in so many seconds."""
+
+    wait_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +84,19 @@ class Finished:
     failed: int
 
 
-Event = Noticed | Planned | Progress | Fetched | Failed | Finished
+Event = Noticed | Planned | Waiting | Progress | Fetched | Failed | Finished
 
 
 async def warm(
-    mirror: Mirror, pairs: Iterable[Pair] | None = None, *, jobs: int = 4
+    mirror: Mirror,
+    pairs: Iterable[Pair] | None = None,
+    *,
+    jobs: int = 4,
+    pause: Pause = asyncio.sleep,
 ) -> AsyncGenerator[Event]:
     """Fetch what is missing of these pairs (None: of all), `jobs` files at a time.
+
+    Outside of the mirror's hours it waits, and goes on where it was.
 
     Raises: Refused (a pair that is not locked), StoreFull before anything is fetched, StoreError.
     """
@@ -92,7 +109,8 @@ async def warm(
     size, missing_size = sum(e.size for e in needed), sum(e.size for e in missing)
     yield Planned(len(needed), size, len(needed) - len(missing), size - missing_size, free(mirror))
     await asyncio.to_thread(check_room, mirror, missing)
-    async for event in fetch(mirror, missing, jobs=jobs, held=(len(needed), size)):
+    total = (len(needed), size)
+    async for event in fetch(mirror, missing, jobs=jobs, held=total, pause=pause):
         yield event
 
 
@@ -109,7 +127,12 @@ def check_room(mirror: Mirror, missing: Collection[Entry]) -> None:
 
 
 async def fetch(
-    mirror: Mirror, missing: Sequence[Entry], *, jobs: int, held: tuple[int, int]
+    mirror: Mirror,
+    missing: Sequence[Entry],
+    *,
+    jobs: int,
+    held: tuple[int, int],
+    pause: Pause = asyncio.sleep,
 ) -> AsyncGenerator[Event]:
     """Fetch these blobs. `held` is how many files and bytes there will be when all are done."""
     counted = _Count(held[0] - len(missing), held[1] - sum(entry.size for entry in missing))
@@ -119,13 +142,29 @@ async def fetch(
     async def work() -> None:
         for entry in todo:
             try:
-                came = await mirror.cache.hold(entry, partial(report, entry))
+                came = await hold(entry)
             except MirrorError as e:
                 counted.part.pop(entry.digest, None)
                 events.put_nowait(Failed(entry, e))
             else:
                 counted.hold(entry, came=came)
                 events.put_nowait(Fetched(entry, counted.files, counted.bytes))
+
+    async def hold(entry: Entry) -> bool:
+        while True:
+            # Before and between downloads: each holds its part, for which a server may have
+            # clients.
+            await opened()
+            with suppress(WindowClosed):
+                return await mirror.cache.hold(entry, partial(report, entry))
+
+    async def opened() -> None:
+        while (wait_s := mirror.closed_s()) > 0:
+            if not counted.waiting:
+                events.put_nowait(Waiting(wait_s))
+            counted.waiting = True
+            await pause(min(wait_s, _LOOK_AGAIN_S))
+        counted.waiting = False
 
     def report(entry: Entry, have: int) -> None:
         if have - counted.part.get(entry.digest, -_STEP) >= _STEP:
@@ -160,6 +199,7 @@ class _Count:
         self.files = files
         self._held = size
         self.part: dict[Digest, int] = {}  # bytes of files under way
+        self.waiting = False  # and that was said
         self.came_files = 0
         self.came_bytes = 0
 

@@ -10,13 +10,13 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 
+from proxy.errors import WindowClosed
 from proxy.hub.names import CommitSha, RepoId, Revision
 from proxy.hub.wire import RepoInfo, TreeEntry
 from proxy.upstream.base import Located, Piece, Upstream
 
 _DAY = 24 * 60  # minutes
 _WINDOW = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)-([01]?\d|2[0-3]):([0-5]\d)")
-_LOOK_AGAIN_S = 60.0  # a clock may be set while we wait
 _BURST_S = 0.25  # how much may come at once
 
 Now = Callable[[], datetime]
@@ -59,12 +59,16 @@ class Pace:
     rate: float = 0.0  # bytes per second
     window: Window | None = None
 
+    def closed_s(self, now: Now = datetime.now) -> float:
+        """Seconds until bytes may be asked for; 0 if they may be now."""
+        return self.window.wait_s(now()) if self.window is not None else 0.0
+
 
 class Paced:
     """At most `rate` bytes per second over all fetches, inside of the window; an `Upstream`.
 
-    When the window closes, fetches wait where they are and go on when it opens: whoever asked does
-    not notice.
+    Outside of the window a fetch ends with WindowClosed, also half way. It does not wait: whoever
+    asked holds what others need meanwhile, and has to let go of that first.
     """
 
     def __init__(
@@ -77,8 +81,7 @@ class Paced:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._upstream = upstream
-        self._rate = pace.rate
-        self._window = pace.window
+        self._pace = pace
         self._now = now
         self._pause = pause
         self._clock = clock
@@ -91,7 +94,7 @@ class Paced:
     @property
     def connections(self) -> int:
         # With a limit, more connections would only share it.
-        return 1 if self._rate else self._upstream.connections
+        return 1 if self._pace.rate else self._upstream.connections
 
     async def info(self, repo: RepoId, revision: Revision) -> RepoInfo:
         return await self._upstream.info(repo, revision)
@@ -102,18 +105,15 @@ class Paced:
                 yield entry
 
     async def fetch(self, file: Located, start: int, stop: int) -> AsyncGenerator[Piece]:
+        self._check_open()
         at = start
-        while True:
-            await self._wait_open()
-            async with aclosing(self._upstream.fetch(file, at, stop)) as pieces:
-                async for piece in pieces:
-                    await self._spend(len(piece))
-                    at += len(piece)
-                    yield piece
-                    if self._closed_s() and at < stop:
-                        break  # the connection would not live through the day
-                else:
-                    return
+        async with aclosing(self._upstream.fetch(file, at, stop)) as pieces:
+            async for piece in pieces:
+                await self._spend(len(piece))
+                at += len(piece)
+                yield piece
+                if at < stop:
+                    self._check_open()
 
     def source(self, file: Located) -> str:
         return self._upstream.source(file)
@@ -124,17 +124,14 @@ class Paced:
     async def close(self) -> None:
         await self._upstream.close()
 
-    def _closed_s(self) -> float:
-        return self._window.wait_s(self._now()) if self._window is not None else 0.0
-
-    async def _wait_open(self) -> None:
-        while (left := self._closed_s()) > 0:
-            await self._pause(min(left, _LOOK_AGAIN_S))
+    def _check_open(self) -> None:
+        if wait_s := self._pace.closed_s(self._now):
+            raise WindowClosed(self.name, wait_s)
 
     async def _spend(self, size: int) -> None:
-        if not self._rate:
+        if not self._pace.rate:
             return
         now = self._clock()
-        self._free_at = max(self._free_at, now - _BURST_S) + size / self._rate
+        self._free_at = max(self._free_at, now - _BURST_S) + size / self._pace.rate
         if self._free_at > now:
             await self._pause(self._free_at - now)

@@ -9,7 +9,9 @@ import pytest
 from proxy import config as configs
 from proxy.cli.main import COMMANDS
 from proxy.pins import allowlist
+from proxy.tasks import warm
 from proxy.tasks.demo_upstream import REPO, Laid
+from proxy.upstream.paced import Pace
 from tests.cli.conftest import PAIR, hubpin
 
 
@@ -183,6 +185,23 @@ def test_warm_shows_notices(site: Path) -> None:
     hubpin("lock")
     assert f"notice for {PAIR}: Only for research." in hubpin("warm").err
     assert hubpin("warm", "--json").events()[0]["event"] == "noticed"
+
+
+@pytest.mark.parametrize("json", [False, True])
+def test_warm_says_that_it_waits_for_its_hours(
+    site: Path, monkeypatch: pytest.MonkeyPatch, json: bool
+) -> None:
+    hubpin("lock")
+    looks = iter([7500.0, 0.02])  # and from then on it is open
+    monkeypatch.setattr(Pace, "closed_s", lambda *_: next(looks, 0.0))
+    monkeypatch.setattr(warm, "_LOOK_AGAIN_S", 0.01)
+    said = hubpin("warm", "--window", "22:00-06:00", "--jobs", "1", *(["--json"] if json else []))
+    if json:
+        assert {"event": "waiting", "wait_s": 7500.0} in said.events()
+        assert said.events()[-1]["fetched_files"] == 1
+    else:
+        assert said.err.count("waiting for the window: it opens in 2 h 5 min") == 1
+        assert "1 files fetched" in said.out
 
 
 def test_a_policy_by_format_is_tried_out_before_it_is_made(site: Path) -> None:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
 import threading
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from proxy.errors import MirrorError
+from proxy.errors import DigestMismatch, MirrorError
 from proxy.hub.names import Digest
-from tests.mirror.bench import Bench, read_all
+from proxy.mirror.part import Part
+from proxy.store.local import LocalStore
+from tests.mirror.bench import DATA, KB, Bench, read, read_all
+
+WHOLE = DATA.read(0, DATA.size)
 
 
 @pytest.mark.parametrize("renamed", [False, True])
@@ -61,3 +66,88 @@ async def test_a_sidecar_that_cannot_be_deleted_does_not_spoil_a_stored_blob(
     before = len(os.listdir("/proc/self/fd"))
     assert len(await read_all(bench.cache, entry)) == entry.size
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+# --- a crash in that moment -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def crashed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The data directory as it is when a part became a blob, and its sidecar is about to go."""
+    copy = bench.data.with_name("crashed")
+    forget = Part.forget
+
+    def slow(part: Part) -> None:
+        shutil.copytree(bench.data, copy)
+        forget(part)
+
+    monkeypatch.setattr(Part, "forget", slow)
+    return copy
+
+
+async def test_a_crash_then_makes_nobody_misled(bench: Bench, crashed: Path) -> None:
+    entry = bench.publish()
+    assert await read_all(bench.cache, entry) == WHOLE
+    after = Bench(crashed)
+    try:
+        assert await after.store.size(entry.digest) == entry.size
+        assert after.cache.misled.limit(entry.digest) == 0
+        assert after.spooled == []
+    finally:
+        await after.close()
+
+
+async def test_a_crash_then_does_not_excuse_an_earlier_lie(bench: Bench, crashed: Path) -> None:
+    entry = bench.publish()
+    bench.hub.wrong_times = 1
+    with pytest.raises(DigestMismatch):
+        await read_all(bench.cache, entry)
+    await bench.cache.hold(entry)  # the next attempt is right
+    after = Bench(crashed)
+    try:
+        assert await after.store.size(entry.digest) == entry.size
+        assert 0 < after.cache.misled.limit(entry.digest) <= entry.size
+    finally:
+        await after.close()
+
+
+async def test_a_crash_then_does_not_excuse_what_was_shown_before_an_earlier_one(
+    bench: Bench, crashed: Path
+) -> None:
+    """Nobody knows any more which bytes these were, as far as they are not in the part."""
+    entry = bench.publish()
+    gate = bench.hub.hold_at(128 * KB)
+    reader = await bench.cache.open(entry, entry.size)
+    await read(reader, 0, 128 * KB)
+    before = bench.cache
+    bench.kill()
+    reader.close()
+    gate.open.set()
+    await before.close()
+    shutil.rmtree(crashed, ignore_errors=True)
+    assert await read_all(bench.cache, entry) == WHOLE
+    after = Bench(crashed)
+    try:
+        assert after.cache.misled.limit(entry.digest) >= entry.size
+    finally:
+        await after.close()
+
+
+async def test_a_blob_that_came_otherwise_excuses_nothing(bench: Bench) -> None:
+    """A server is killed, gc deletes the part with what clients saw, an import brings the blob."""
+    entry = bench.publish()
+    bench.hub.hold_at(128 * KB)
+    reader = await bench.cache.open(entry, entry.size)
+    await read(reader, 0, 128 * KB)
+    reader.close()
+    copy = bench.data.with_name("crashed")
+    shutil.copytree(bench.data, copy)
+    (copy / "spool" / bench.part(entry).name).unlink()
+    brought = copy / "brought"
+    brought.write_bytes(WHOLE)
+    await LocalStore(copy).adopt(entry.digest, brought)
+    after = Bench(copy)
+    try:
+        assert after.cache.misled.limit(entry.digest) >= entry.size
+    finally:
+        await after.close()

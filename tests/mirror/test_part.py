@@ -197,6 +197,34 @@ def test_a_part_that_became_a_blob_leaves_nothing_behind(part: Part, spool: Path
     assert os.listdir(spool) == []
 
 
+def test_who_saw_bytes_that_proved_right_is_not_misled(part: Part, spool: Path) -> None:
+    part.expose()
+    put(part, 0, SIZE)
+    part.sync()
+    part.vouch()
+    part.expose()  # a reader that comes late is shown right bytes, too
+    part.close()
+    assert leftovers(spool) == []
+    again = open_again(part)
+    assert list(again.have) == [(0, SIZE)]
+    assert again.exposed == 0
+    again.expose()  # and who comes now is shown what may be wrong by then
+    again.close()
+    assert leftovers(spool) == [DIGEST]
+
+
+def test_if_it_cannot_be_written_down_that_bytes_were_right_they_count_as_wrong(
+    part: Part, spool: Path
+) -> None:
+    part.expose()
+    part.path.with_suffix(".tmp").mkdir()
+    part.vouch()
+    part.path.with_suffix(".tmp").rmdir()
+    part.path.unlink()  # as adopt does
+    part.close()
+    assert leftovers(spool) == [DIGEST]
+
+
 def test_a_part_that_was_thrown_away_leaves_nothing_behind(part: Part, spool: Path) -> None:
     part.discard()
     part.expose()

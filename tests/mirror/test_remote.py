@@ -34,10 +34,15 @@ class Far:
         self._task: asyncio.Task[None] | None = None
         self.launched = 0
         self.doomed = False  # ends as soon as it is asked for something
+        self.babbles = False  # once, it answers with what is no message
+        self.breaks = False  # once, starting it fails as nobody expected
 
     @asynccontextmanager
     async def launch(self) -> AsyncIterator[Channel]:
         self.launched += 1
+        if self.breaks:
+            self.breaks = False
+            raise RuntimeError("as nobody expected")
         ours, theirs = socket.socketpair()
         near, far = await channel.connect(ours), await channel.connect(theirs)
         self._task = asyncio.create_task(self._serve(far))
@@ -60,6 +65,10 @@ class Far:
         try:
             if self.doomed:
                 await anext(line.messages())
+            elif self.babbles:
+                self.babbles = False
+                async for _ in line.messages():
+                    line.send([])  # type: ignore[arg-type]  # that is the point
             else:
                 await fetching.serve_channel(line, cache)
         finally:
@@ -187,6 +196,32 @@ async def test_a_fetcher_that_dies_again_and_again_fails_downloads(far: tuple[Be
         await read_all(bench.cache, entry, 0, entry.size - HOLD_BACK)
     fetcher.doomed = False
     assert await read_all(bench.cache, entry) == WHOLE
+
+
+async def test_a_fetcher_that_babbles_is_replaced_and_that_is_told(
+    far: tuple[Bench, Far], caplog: pytest.LogCaptureFixture
+) -> None:
+    bench, fetcher = far
+    await bench.cache.hold(bench.publish(Content("other", 10)))
+    entry = bench.publish()
+    fetcher.babbles = True
+    fetcher.die()
+    assert await read_all(bench.cache, entry) == WHOLE
+    assert fetcher.launched == 3
+    assert "AttributeError" in caplog.text
+
+
+async def test_a_start_that_fails_as_nobody_expected_is_tried_again(
+    far: tuple[Bench, Far], caplog: pytest.LogCaptureFixture
+) -> None:
+    bench, fetcher = far
+    await bench.cache.hold(bench.publish(Content("other", 10)))
+    entry = bench.publish()
+    fetcher.breaks = True
+    fetcher.die()
+    assert await read_all(bench.cache, entry) == WHOLE
+    assert fetcher.launched == 3
+    assert "RuntimeError: as nobody expected" in caplog.text
 
 
 async def test_a_server_that_stops_tells_its_readers(far: tuple[Bench, Far]) -> None:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from proxy.errors import WindowClosed
 from proxy.pins.lock import Entry
 from proxy.upstream.paced import Pace, Paced, Window
 from tests.fakes.memory import FakeHub
@@ -81,27 +82,30 @@ def test_hours_that_are_none_are_refused(text: str) -> None:
 
 async def test_nothing_is_asked_before_the_window_opens(hub: FakeHub, entry: Entry) -> None:
     clock = Clock("21:00")
-    assert await read(paced(hub, Pace(window=NIGHT), clock), entry) == DATA
-    assert clock.paused_s == 3600
-    assert len(hub.fetched) == 1
+    with pytest.raises(WindowClosed) as closed:
+        await read(paced(hub, Pace(window=NIGHT), clock), entry)
+    assert (closed.value.wait_s, clock.paused_s, hub.fetched) == (3600, 0, [])
 
 
-async def test_a_fetch_goes_on_where_it_was_when_the_window_opens_again(
-    hub: FakeHub, entry: Entry
-) -> None:
+async def test_a_fetch_ends_when_the_window_closes(hub: FakeHub, entry: Entry) -> None:
     clock = Clock("05:50", look_s=60)
-    assert await read(paced(hub, Pace(window=NIGHT), clock), entry) == DATA
-    assert clock.now.hour == 22
-    (first, second) = hub.ranges
-    assert first == ("model.bin", 0, len(DATA))
-    assert 0 < second[1] < len(DATA)
-    assert hub.sent == len(DATA)
+    start, got = 100_000, b""
+    with pytest.raises(WindowClosed) as closed:
+        async with aclosing(
+            paced(hub, Pace(window=NIGHT), clock).fetch(entry, start, entry.size)
+        ) as pieces:
+            async for piece in pieces:
+                got += piece
+    assert got == DATA[start : start + len(got)]
+    assert 0 < len(got) < len(DATA) - start
+    assert closed.value.wait_s == 16 * 3600
+    assert (clock.paused_s, hub.active) == (0, 0)
 
 
-async def test_a_fetch_from_the_middle_keeps_its_place(hub: FakeHub, entry: Entry) -> None:
-    clock = Clock("05:57", look_s=60)
-    start = 100_000
-    assert await read(paced(hub, Pace(window=NIGHT), clock), entry, start) == DATA[start:]
+async def test_the_last_bytes_are_not_lost_to_the_hour(hub: FakeHub, entry: Entry) -> None:
+    clock = Clock("05:58", look_s=60)
+    assert await read(paced(hub, Pace(window=NIGHT), clock), entry, len(DATA) - 10) == DATA[-10:]
+    assert clock().hour == 6
 
 
 async def test_without_a_window_it_is_always_open(hub: FakeHub, entry: Entry) -> None:
