@@ -224,7 +224,7 @@ class Fill:
         )
         transfer.add_done_callback(lambda _: self._fire())
         # While the upstream is asked: both take milliseconds, and somebody waits.
-        noting = asyncio.create_task(self._note()) if self._watched else None
+        noting = asyncio.create_task(self.expose(0)) if self._watched else None
         try:
             digest = await self._hash(part, transfer, noting)
             await transfer
@@ -234,13 +234,6 @@ class Fill:
         finally:
             transfer.cancel()
             await asyncio.gather(transfer, *([noting] if noting else []), return_exceptions=True)
-
-    async def _note(self) -> None:
-        """Note that somebody is to be shown what comes, and then let it be seen."""
-        try:
-            await self.expose(0)
-        finally:
-            self._fire()
 
     async def _hash(
         self, part: Part, transfer: asyncio.Task[None], noting: asyncio.Task[None] | None
@@ -275,7 +268,8 @@ class Fill:
 
     async def _adopt_whole(self, part: Part) -> None:
         # What was shown of wrong attempts, or is of unknown worth, is in `misled` by now.
-        await self._shop.on_disk(part.vouch)
+        if part.exposed:
+            await self._shop.on_disk(part.vouch)
         try:
             await self._shop.store.adopt(self.entry.digest, part.path)
         except StoreFull:
@@ -286,8 +280,6 @@ class Fill:
             await self._shop.on_disk(part.discard)
             raise
         self._part = None
-        self.held = True
-        self._fire()  # who waits for it need not wait for us to clear up
         await self._shop.on_disk(part.forget)
 
     async def _put_down(self, part: Part, error: MirrorError | None) -> None:
@@ -327,7 +319,10 @@ class Fill:
         part, self._watched = self._part, True
         self.exposed = max(self.exposed, limit)
         if part is not None and part.exposed != UNKNOWN:
-            await self._shop.on_disk(part.expose)
+            try:
+                await self._shop.on_disk(part.expose)
+            finally:
+                self._fire()  # what has come may be seen now
 
     def open(self) -> BinaryIO | None:
         """The file as it is now, for one reader; None while there is none."""

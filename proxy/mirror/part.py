@@ -220,10 +220,9 @@ class Part:
         """
         with self._saving:
             self._right = True
-            if self.exposed:
-                with suppress(OSError):  # then that crash takes its clients for misled: no harm
-                    # Whatever a power cut leaves says no less than this. A sync is for `have`.
-                    self._record(exposed=0, durable=self._recorded.total > 0)
+            with suppress(OSError):  # then that crash takes its clients for misled: no harm
+                # Whatever a power cut leaves says no less than this. A sync is for `have`.
+                self._record(exposed=0, durable=self._recorded.total > 0)
 
     def descriptor(self) -> int:
         """A descriptor of its own for a reader; it outlives this part, and locks nothing."""

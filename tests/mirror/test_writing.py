@@ -165,3 +165,22 @@ async def test_a_small_file_that_nobody_watches_writes_no_sidecar(
     await bench.cache.hold(entry)
     await read_all(bench.cache, entry)
     assert recorded == []
+
+
+async def test_a_download_that_cannot_be_noted_ends_at_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not when all of it has come: somebody waits to be shown its beginning."""
+    entry = bench.publish()
+    gate = bench.hub.hold_at(64 * KB)
+
+    def full(part: Part) -> None:
+        raise StoreError(f"write {part.path}: no space left")
+
+    monkeypatch.setattr(Part, "expose", full)
+    reader = await bench.cache.open(entry, entry.size)
+    async with asyncio.timeout(5):
+        with pytest.raises(StoreError, match="no space left"):
+            await reader.ready(0)
+    reader.close()
+    assert not gate.open.is_set()
