@@ -49,6 +49,8 @@ async def serve(config: Config, *, listening: Callable[[Listen], None] | None = 
 @asynccontextmanager
 async def running(config: Config) -> AsyncIterator[tuple[Site, Listen]]:
     """A server for the length of the block, and the address it listens on."""
+    edits = Edits()  # from before the first look at the files: none may be missed
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, edits.note)
     async with AsyncExitStack() as stack:
         workers = None
         if config.workers > 1:
@@ -68,8 +70,6 @@ async def running(config: Config) -> AsyncIterator[tuple[Site, Listen]]:
         stack.callback(sender.close)
         site = Site(mirror, autolock, upkeep, sender, others=workers)
         stack.push_async_callback(site.packs.close)
-        edits = Edits()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, edits.note)
         for work in (
             autolock.run(),
             mirror.recency.keep_writing(),

@@ -5,15 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import proxy
 from proxy.config import Config, Listen
+from proxy.server import run
+from proxy.server.autolock import AutoLock
 from proxy.server.run import running
 from proxy.server.site import Site
+from proxy.server.workers import Workers
 from proxy.telemetry import metrics
 from tests.server.world import came_true
 
@@ -79,3 +86,49 @@ async def test_a_reload_that_breaks_is_told_and_the_next_one_is_done(
 
 def stale() -> float | None:
     return metrics.REGISTRY.get_sample_value("hubpin_catalog_stale")
+
+
+async def test_a_signal_that_comes_during_the_start_is_followed_after_it(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lists have been read by then, and may be others."""
+    before = signal.signal(signal.SIGHUP, lambda *_: None)  # else a failure ends all tests
+
+    class Early(Workers):
+        def __init__(self, config: Config) -> None:
+            super().__init__(config)
+            hang_up()
+
+    monkeypatch.setattr(run, "Workers", Early)
+    reloaded = asyncio.Event()
+    monkeypatch.setattr(AutoLock, "wake", lambda _: reloaded.set())
+    try:
+        async with running(replace(config, workers=2)), asyncio.timeout(10):
+            await reloaded.wait()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+_EARLY = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "proxy.cli.main":
+            os.kill(os.getpid(), signal.SIGHUP)
+sys.meta_path.insert(0, Finder())
+sys.argv = ["hubpin", "-c", "nothing.yaml", *sys.argv[1:]]
+from proxy.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize(("command", "status"), [("serve", 2), ("lock", -signal.SIGHUP)])
+def test_a_signal_while_the_program_is_read_ends_no_server(
+    tmp_path: Path, command: str, status: int
+) -> None:
+    """A manager may ask for a reload as soon as it has started the process."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(proxy.__file__).parents[1])}
+    ended = subprocess.run(
+        [sys.executable, "-c", _EARLY, command], cwd=tmp_path, env=environment, check=False
+    )
+    assert ended.returncode == status
