@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 
 import watchfiles
+from watchfiles import Change
 
 from proxy.config import Config
 from proxy.server.site import Site
@@ -15,6 +18,9 @@ from proxy.telemetry import metrics
 log = logging.getLogger(__name__)
 
 _DEBOUNCE_MS = 300
+_IDLE_MS = 5000  # after which a watch without a change says so
+_AGAIN_S = 1.0  # after the folder went: what replaces it is there soon
+_RETRY_S = 30.0  # while it cannot be watched
 
 
 class Edits:
@@ -40,14 +46,50 @@ class Edits:
             site.autolock.wake()
 
     async def watch(self, config: Config) -> None:
-        """Note what changes on disk, for ever."""
-        # A mounted Kubernetes ConfigMap changes by its link `..data`.
-        names = {config.allowlist.name, config.lock.name, "..data"}
-        async for _ in watchfiles.awatch(
-            config.allowlist.parent,
-            watch_filter=lambda _, path: Path(path).name in names,
-            debounce=_DEBOUNCE_MS,
-            step=50,
-            recursive=False,
-        ):
-            self.note()
+        """Note what changes on disk, for ever, and again when watching has failed."""
+        missed = told = False  # edits that nobody saw, perhaps; that nobody watches
+        while True:
+            rest_s = _AGAIN_S
+            try:
+                async with aclosing(_changes(config, idle=missed)) as changes:
+                    async for changed in changes:
+                        if told:
+                            log.info("edits are followed again")
+                        if changed or missed:
+                            self.note()
+                        missed = told = False
+            except (OSError, RuntimeError, ExceptionGroup) as e:  # whatever watchfiles raises
+                if not told:
+                    log.error(
+                        "edits are followed only on SIGHUP until %s can be watched again: %r",
+                        config.allowlist.parent,
+                        e,
+                    )
+                told, rest_s = True, _RETRY_S
+            missed = True
+            await asyncio.sleep(rest_s)
+
+
+async def _changes(config: Config, *, idle: bool) -> AsyncGenerator[bool]:
+    """True when a file of ours changed, until the folder itself goes; if `idle`, False in between.
+
+    Raises: OSError, RuntimeError, and groups of them.
+    """
+    folder = config.allowlist.parent.absolute()
+    # A mounted Kubernetes ConfigMap changes by its link `..data`.
+    names = {config.allowlist.name, config.lock.name, "..data"}
+    gone = (Change.deleted, str(folder))
+    watch = watchfiles.awatch(
+        folder,
+        watch_filter=lambda change, path: Path(path).name in names or (change, path) == gone,
+        debounce=_DEBOUNCE_MS,
+        step=50,
+        rust_timeout=_IDLE_MS,
+        yield_on_timeout=idle,
+        recursive=False,
+    )
+    async with aclosing(watch):
+        async for changes in watch:
+            if gone in changes:
+                return
+            yield bool(changes)

@@ -8,15 +8,17 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import watchfiles
 
 import proxy
 from proxy.config import Config, Listen
-from proxy.server import run
+from proxy.server import edits, run
 from proxy.server.autolock import AutoLock
 from proxy.server.run import running
 from proxy.server.site import Site
@@ -38,6 +40,12 @@ def config(tmp_path: Path) -> Config:
         keep_free=0,
         fetcher=False,
     )
+
+
+@pytest.fixture(autouse=True)
+def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edits, "_IDLE_MS", 200)
+    monkeypatch.setattr(edits, "_RETRY_S", 0.2)
 
 
 @pytest.fixture
@@ -132,3 +140,52 @@ def test_a_signal_while_the_program_is_read_ends_no_server(
         [sys.executable, "-c", _EARLY, command], cwd=tmp_path, env=environment, check=False
     )
     assert ended.returncode == status
+
+
+def allows(site: Site, text: str) -> Callable[[], bool]:
+    return lambda: any(str(one.pair) == text for one in site.mirror.catalog.unlocked())
+
+
+async def test_a_watch_that_fails_is_told_and_tried_again(
+    config: Config, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The kernel's limit of watches belongs to all programs of a user."""
+    watch = watchfiles.awatch
+    failures = 3
+
+    def scarce(*args: Any, **kwargs: Any) -> AsyncGenerator[Any]:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise OSError("no more watches")
+        return watch(*args, **kwargs)
+
+    monkeypatch.setattr(watchfiles, "awatch", scarce)
+    async with running(config) as (site, _):
+        await came_true(lambda: failures < 3)
+        config.allowlist.write_text("allow: [acme/missed@main]\n")  # nobody sees it
+        await came_true(allows(site, "acme/missed@main"))
+        config.allowlist.write_text("allow: [acme/seen@main]\n")
+        await came_true(allows(site, "acme/seen@main"))
+    told = [one.getMessage() for one in caplog.records if one.name == "proxy.server.edits"]
+    assert len([one for one in told if "SIGHUP" in one and "no more watches" in one]) == 1
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 1.5])
+@pytest.mark.parametrize("moved", [True, False])
+async def test_a_folder_that_is_replaced_is_watched_anew(
+    site: Site, moved: bool, pause_s: float
+) -> None:
+    allowlist = site.mirror.config.allowlist
+    await asyncio.sleep(0.3)  # nothing says that it is watched
+    if moved:
+        allowlist.parent.rename(allowlist.parent.with_name("old"))
+    else:
+        allowlist.unlink()
+        allowlist.parent.rmdir()
+    await asyncio.sleep(pause_s)
+    allowlist.parent.mkdir()
+    allowlist.write_text("allow: [acme/first@main]\n")
+    await came_true(allows(site, "acme/first@main"))
+    allowlist.write_text("allow: [acme/second@main]\n")
+    await came_true(allows(site, "acme/second@main"))
