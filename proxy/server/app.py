@@ -62,6 +62,12 @@ class Front:
                 call.refused(e, response.status)
         except web.HTTPException as e:  # aiohttp's own: a body that is too large
             response = errors.plain(e.status, "BadRequest", e.reason)
+        except ConnectionError:
+            raise
+        except Exception:
+            if request.writer.output_size > 0:  # aiohttp logs it and hangs up
+                raise
+            response = self._failed(call)
         metrics.count_request(call.handed or response.status)
         if not response.prepared:
             response.headers["X-Request-Id"] = call.id
@@ -154,6 +160,16 @@ class Front:
             case ("api", "whoami-v2"):
                 return errors.plain(401, "Unauthorized", "no login is needed here")
         return errors.plain(404, "NotFound", "this mirror has no such page")
+
+    def _failed(self, call: Call) -> web.Response:
+        """For what nobody foresaw: the log has all of it, the client where to find it."""
+        request = call.request
+        log.exception("%s %s %s %a: 500", call.id, request.remote, request.method,
+            request.raw_path[:500])  # fmt: skip
+        message = f"internal error; see the mirror's log, request {call.id}"
+        response = call.retell(errors.plain(500, "InternalError", message))
+        response.force_close()  # nobody knows how far the request was read
+        return response
 
     def _log(self, call: Call, status: int, error: MirrorError) -> None:
         request = call.request
