@@ -36,6 +36,7 @@ _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _HARMLESS = (EntryNotFound, InvalidName)
 # RFC 9112 §3.2: exactly one host, with a port perhaps. No userinfo, no path, no list.
 _HOST = re.compile(r"(?:[A-Za-z0-9._~\-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+_ABSOLUTE = re.compile(r"https?://([^/?#]+)(.*)", re.IGNORECASE)
 _WELCOME = """hubpin: a mirror of the Hugging Face Hub that serves locked versions only.
 
 Use it:   export HF_ENDPOINT={base}
@@ -76,10 +77,10 @@ class Front:
 
     async def _route(self, call: Call) -> web.StreamResponse:
         request = call.request
-        target = request.raw_path
-        if not target.startswith("/"):
-            return errors.plain(404, "NotFound", "this is a mirror, not a forward proxy")
         host = request.headers.get("Host")
+        target = _origin_form(request.raw_path, host or "")
+        if target is None:
+            return errors.plain(404, "NotFound", "this is a mirror, not a forward proxy")
         if (host is None and request.version >= (1, 1)) or (host and not _HOST.fullmatch(host)):
             raise InvalidName("Host header", host or "", "RFC 9112 asks for one host")
         path = target.partition("?")[0].partition("#")[0]
@@ -184,6 +185,19 @@ class Front:
             status,
             error,
         )
+
+
+def _origin_form(target: str, host: str) -> str | None:
+    """A target without the scheme and host of an absolute one; None if it is not on this host.
+
+    RFC 9112 §3.2.2: a server accepts the absolute form; who takes us for a proxy sends it.
+    """
+    if target.startswith("/"):
+        return target
+    match = _ABSOLUTE.fullmatch(target)
+    if match is None or match[1].lower() != host.lower():
+        return None
+    return match[2] if match[2].startswith("/") else f"/{match[2]}"
 
 
 def _not_allowed(methods: str) -> web.Response:

@@ -191,6 +191,36 @@ async def test_odd_requests_get_an_error_or_nothing(world: World, request_: byte
     assert b"Traceback" not in reply.raw
 
 
+@pytest.mark.parametrize("scheme", ["http", "https", "HTTP"])
+@pytest.mark.parametrize("host", ["mirror", "Mirror:8090", "[::1]:8090"])
+async def test_an_absolute_target_on_this_host_is_the_same_as_its_path(
+    world: World, scheme: str, host: str
+) -> None:
+    """RFC 9112 §3.2.2: a server accepts it; who is told of a proxy sends it."""
+    headers = {"Host": host.lower()}
+    for target in (world.url("config.json"), "/api/models/acme/tiny/tree/main?recursive=true"):
+        plain = await world.ask(target, headers=headers)
+        reply = await world.ask(f"{scheme}://{host}{target}", headers=headers)
+        assert (reply.status, reply.body) == (200, plain.body)
+    for rest in ("", "/", "?x"):
+        reply = await world.ask(f"{scheme}://{host}{rest}", headers=headers)
+        assert reply.body.startswith(b"hubpin:")
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "http://evil.example", "http://mirror:8090", "http://user@mirror", "ftp://mirror",
+        "http://mirror.evil.example", "http:mirror", "mirror", "http:///", "http://",
+    ],
+)  # fmt: skip
+async def test_an_absolute_target_elsewhere_is_not_fetched(world: World, start: str) -> None:
+    asked = len(world.hub.asked)
+    reply = await world.ask(start + world.url("config.json"), headers={"Host": "mirror"})
+    assert reply.status in (400, 404)
+    assert len(world.hub.asked) == asked
+
+
 async def test_an_old_client_without_a_host_is_welcome(world: World) -> None:
     wire = await world.connect()
     wire.writer.write(b"GET /acme/tiny/resolve/main/config.json HTTP/1.0\r\n\r\n")
