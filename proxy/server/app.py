@@ -83,7 +83,9 @@ class Front:
             return errors.plain(404, "NotFound", "this is a mirror, not a forward proxy")
         if (host is None and request.version >= (1, 1)) or (host and not _HOST.fullmatch(host)):
             raise InvalidName("Host header", host or "", "RFC 9112 asks for one host")
-        path = target.partition("?")[0].partition("#")[0]
+        if "#" in target:
+            raise InvalidName("target", target[:500], "RFC 9112 §3.2 knows no fragment in it")
+        path = target.partition("?")[0]
         if self._site.mirror.config.cors and cors.is_preflight(request):
             return cors.preflight(request)
         if path.startswith("/-/") or path in ("/", "/metrics"):

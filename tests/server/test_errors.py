@@ -221,6 +221,14 @@ async def test_an_absolute_target_elsewhere_is_not_fetched(world: World, start: 
     assert len(world.hub.asked) == asked
 
 
+@pytest.mark.parametrize("target", ["/-/status#x", "/#", "/acme/tiny/resolve/main/config.json#x?y"])
+async def test_a_target_has_no_fragment(world: World, target: str) -> None:
+    """RFC 9112 §3.2: what is behind `#` is for the client alone, and another server reads on."""
+    for start in ("", "http://mirror"):
+        reply = await world.ask(start + target, headers={"Host": "mirror"})
+        assert (reply.status, reply.code) == (400, "BadRequest")
+
+
 async def test_an_old_client_without_a_host_is_welcome(world: World) -> None:
     wire = await world.connect()
     wire.writer.write(b"GET /acme/tiny/resolve/main/config.json HTTP/1.0\r\n\r\n")
