@@ -100,7 +100,7 @@ class Front:
             case FileAddress():
                 return await resolve.file(call, address)
             case ApiAddress(verb="paths-info"):
-                return _not_allowed("POST")
+                return errors.not_allowed("POST")
             case ApiAddress():
                 return await api.repository(call, address)
             case ListAddress():
@@ -125,11 +125,11 @@ class Front:
             return errors.plain(404, "NotFound", "no telemetry is taken here")
         if method in _WRITES:
             raise ReadOnly
-        return _not_allowed("GET, HEAD")
+        return errors.not_allowed("GET, HEAD")
 
     async def _own(self, call: Call, path: str) -> web.StreamResponse:
         if call.request.method not in ("GET", "HEAD"):
-            return _not_allowed("GET, HEAD")
+            return errors.not_allowed("GET, HEAD")
         match path:
             case "/":
                 host = call.request.headers.get("Host", "")
@@ -200,9 +200,3 @@ def _origin_form(target: str, host: str) -> str | None:
     if match is None or match[1].lower() != host.lower():
         return None
     return match[2] if match[2].startswith("/") else f"/{match[2]}"
-
-
-def _not_allowed(methods: str) -> web.Response:
-    response = errors.plain(405, "MethodNotAllowed", f"allowed here: {methods}")
-    response.headers["Allow"] = methods
-    return response
