@@ -37,6 +37,7 @@ _SCHEMES = ("https", "http", "file")
 _REDIRECT_HOST = re.compile(r"(?:(?:\*\.)?[A-Za-z0-9.\-]+|\[[0-9a-fA-F:]+\])(?::\d{1,5})?")
 _LISTEN = re.compile(r"(?:([\w.\-]+)|\[([0-9A-Fa-f:.]+(?:%[\w.\-]+)?)\]):([0-9]{1,5})")
 _LEAST_AUDIT = 64 << 10  # with less, each batch would be a file, and soon push the others out
+_LEAST_PERIOD_S = 1.0  # of what is done again and again; with less, nothing else would be done
 _LOCATION = re.compile(r"/(?:[A-Za-z0-9_\-]{1,100}/){1,10}", re.ASCII)
 # Where the two public hubs send their callers, measured; nobody has to find out alone.
 _KNOWN_REDIRECTS = {
@@ -182,15 +183,15 @@ def _config(root: Node, file: Path | None) -> Config:
         file=file.absolute() if file else None,
         listen=_listen(fields, str(default.listen)),
         data=_path(fields, "data", base, str(default.data)),
-        allowlist=_path(fields, "allowlist", base, str(default.allowlist)),
-        contact=_one_line(fields, "contact"),
+        allowlist=_file(fields, "allowlist", base, str(default.allowlist)),
+        contact=fields.shown("contact", default.contact),
         upstreams=upstreams,
         offline=fields.flag("offline", default=default.offline),
         auto_lock=fields.choice("auto_lock", "new", ("new", "off")) == "new",
         keep_free=fields.size("keep_free", default.keep_free),
         timeouts=_timeouts(fields, where),
         max_size=fields.size("max_size", default.max_size),
-        scrub=fields.duration("scrub", default.scrub),
+        scrub=fields.period("scrub", default.scrub, least=_LEAST_PERIOD_S),
         fetcher=fields.flag("fetcher", default=default.fetcher),
         workers=_workers(fields, default.workers),
         max_connections=fields.number("max_connections", default.max_connections, least=1),
@@ -199,9 +200,9 @@ def _config(root: Node, file: Path | None) -> Config:
         ),
         accel=_location(fields, "accel"),
         cors=fields.flag("cors", default=default.cors),
-        drift_check=fields.duration("drift_check", default.drift_check),
+        drift_check=fields.period("drift_check", default.drift_check, least=_LEAST_PERIOD_S),
         audit=fields.flag("audit", default=default.audit),
-        audit_size=_audit_size(fields, default.audit_size),
+        audit_size=fields.size("audit_size", default.audit_size, least=_LEAST_AUDIT),
         audit_keep=fields.number("audit_keep", default.audit_keep),
         audit_sync=fields.flag("audit_sync", default=default.audit_sync),
         audit_addresses=fields.choice(
@@ -216,13 +217,24 @@ def _config(root: Node, file: Path | None) -> Config:
 
 
 def _path(fields: Fields, key: str, base: Path, default: str) -> Path:
-    text = fields.text(key, default)
+    text = fields.given(key, default)
     if not text or "\0" in text:
         raise fields.error(key, "must be a path")
     try:
         return base / Path(text).expanduser()
     except RuntimeError as e:  # ~nobody
         raise fields.error(key, f"{text!a}: {e}") from e
+
+
+def _file(fields: Fields, key: str, base: Path, default: str) -> Path:
+    path = _path(fields, key, base, default)
+    try:
+        folder = path.is_dir()
+    except OSError:  # who may not look is told when it is read
+        folder = False
+    if folder or path.name in ("", ".."):
+        raise fields.error(key, f"{path} is a folder; name a file")
+    return path
 
 
 def _listen(fields: Fields, default: str) -> Listen:
@@ -245,13 +257,6 @@ def _is_ipv6(text: str) -> bool:
     return True
 
 
-def _audit_size(fields: Fields, default: int) -> int:
-    size = fields.size("audit_size", default)
-    if size < _LEAST_AUDIT:
-        raise fields.error("audit_size", f"must be at least {_LEAST_AUDIT:,} bytes, not {size:,}")
-    return size
-
-
 def _workers(fields: Fields, default: int) -> int:
     workers = fields.number("workers", default, least=1)
     if workers > _MOST_WORKERS:
@@ -259,13 +264,6 @@ def _workers(fields: Fields, default: int) -> int:
     if workers > 1 and sys.platform != "linux":
         raise fields.error("workers", "more than one needs Linux (SO_REUSEPORT, memfd_create)")
     return workers
-
-
-def _one_line(fields: Fields, key: str) -> str:
-    text = fields.text(key, "")
-    if len(text) > 300 or not text.isprintable():
-        raise fields.error(key, "must be one line of at most 300 characters")
-    return text
 
 
 def _location(fields: Fields, key: str) -> str:

@@ -21,6 +21,7 @@ MAX_DEPTH = 20
 _Loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(i?)B?|B)?", re.IGNORECASE | re.ASCII)
+_NOTHING = ("null", "Null", "NULL")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", re.ASCII)
 _DURATION_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
 
@@ -163,6 +164,22 @@ class Fields:
             raise self.error(key, f"must be a text, not {node.kind}")
         return node.text
 
+    def given(self, key: str, default: str) -> str:
+        """A text that is not one of the words by which YAML means none."""
+        text = self.text(key, default)
+        if text in _NOTHING:
+            raise self.error(key, "is nothing; leave the key out")
+        return text
+
+    def shown(self, key: str, default: str) -> str:
+        """A text to be shown, on one line."""
+        text = self.given(key, default)
+        if text == "~":
+            raise self.error(key, "is nothing; leave the key out")
+        if len(text) > 300 or not text.isprintable():
+            raise self.error(key, "must be one line of at most 300 characters")
+        return text
+
     def texts(self, key: str) -> tuple[str, ...] | None:
         """A list of texts; None if the key is not there."""
         node = self.node(key)
@@ -193,15 +210,18 @@ class Fields:
             raise self.error(key, f"must be a whole number of at least {least}, not {text[:40]!r}")
         return int(text)
 
-    def size(self, key: str, default: int) -> int:
+    def size(self, key: str, default: int, *, least: int = 0) -> int:
         """Bytes, written `512MiB`, `10GiB`, `1.5 GB` or `1048576`."""
         node = self.node(key)
         if node is None:
             return default
         try:
-            return parse_size(node.text or "")
+            size = parse_size(node.text or "")
         except ValueError as e:
             raise self.error(key, str(e)) from e
+        if size < least:
+            raise self.error(key, f"must be at least {least:,} bytes, not {size:,}")
+        return size
 
     def duration(self, key: str, default: float) -> float:
         """Seconds, written `500ms`, `30s`, `5m`, `12h` or `30d`."""
@@ -212,6 +232,13 @@ class Fields:
             return parse_duration(node.text or "")
         except ValueError as e:
             raise self.error(key, str(e)) from e
+
+    def period(self, key: str, default: float, *, least: float) -> float:
+        """A duration after which something is done again; 0: it is never done."""
+        seconds = self.duration(key, default)
+        if 0 < seconds < least:
+            raise self.error(key, f"must be at least {least:g} s, or 0 for never")
+        return seconds
 
     def done(self) -> None:
         """Raises: ConfigError, if the mapping has a key that was never asked for."""

@@ -154,6 +154,14 @@ def test_the_file_is_found_by_argument_then_variable_then_place(
     ("text", "line", "said"),
     [
         ("listn: x", 1, "has no key 'listn'; it knows: "),
+        ("offline: true\ndrift_check: 1ms", 2, "drift_check: must be at least 1 s, or 0 for never"),
+        ("offline: true\nscrub: 999ms", 2, "scrub: must be at least 1 s, or 0 for never"),
+        ("offline: true\ncontact: null", 2, "contact: is nothing; leave the key out"),
+        ("offline: true\ncontact: ~", 2, "contact: is nothing; leave the key out"),
+        ("offline: true\nallowlist: null", 2, "allowlist: is nothing; leave the key out"),
+        ("offline: true\ndata: NULL", 2, "data: is nothing; leave the key out"),
+        ("offline: true\nallowlist: .", 2, "is a folder; name a file"),
+        ("offline: true\nallowlist: /", 2, "is a folder; name a file"),
         ("data: a\ndata: b", 2, "duplicate key 'data'"),
         ("[]", 1, "must be a mapping, not a list"),
         ("\nlisten: 8090", 2, "listen: must be host:port"),
@@ -284,6 +292,14 @@ def test_a_configuration_of_a_mebibyte_is_refused(tmp_path: Path) -> None:
 
 
 # --- workers -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("0", 0.0), ("1s", 1.0), ("1000ms", 1.0)])
+def test_what_is_done_again_and_again_has_a_pause_or_is_not_done(
+    tmp_path: Path, text: str, seconds: float
+) -> None:
+    held = load(tmp_path, f"drift_check: {text}\nscrub: {text}\n")
+    assert (held.drift_check, held.scrub) == (seconds, seconds)
 
 
 @pytest.mark.parametrize("number", [1, 2, 64])

@@ -22,7 +22,7 @@ _SETTINGS = {
     "HF_HUB_DISABLE_UPDATE_CHECK": "1",
     "HF_HUB_DISABLE_XET": "1",
 }
-_URL = re.compile(r"https?://([A-Za-z0-9.\-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
+_URL = re.compile(r"https?://([A-Za-z0-9.\-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
 
 
 class Shell(enum.Enum):
@@ -101,6 +101,6 @@ def lines(shell: Shell, url: str) -> list[str]:
 def _host(url: str) -> str:
     """Of a URL that means the same in every shell."""
     match = _URL.fullmatch(url)
-    if match is None:
+    if match is None or not 0 < int(match[2] or 80) < 65536:
         raise InvalidName("URL of a mirror", url, "write http://host:port, without a path")
     return match[1].strip("[]")

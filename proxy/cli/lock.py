@@ -56,12 +56,23 @@ def command(  # noqa: PLR0913, PLR0917  # one argument for each option
 
     async def work() -> int:
         config = console.session(ctx).config()
+        _refuse_idle(update or [], check=check, force=force)
         tried = _endings(deny or [], check=check)
         if check:
             return await _check(config, tried, json=json)
         return await _lock(config, [Pair(text) for text in update or ()], force=force, json=json)
 
     console.run(work)
+
+
+def _refuse_idle(update: list[str], *, check: bool, force: bool) -> None:
+    """Options that would do nothing. Raises: ConfigError."""
+    if check and update:
+        raise ConfigError("--update", None, "it moves a pair, and --check changes nothing")
+    if check and force:
+        raise ConfigError("--force", None, "it is for --update, and --check changes nothing")
+    if force and not update:
+        raise ConfigError("--force", None, "it lets --update go back; name a pair with --update")
 
 
 def _endings(texts: list[str], *, check: bool) -> tuple[str, ...]:

@@ -171,8 +171,8 @@ def _long_entry(node: Node, file: Path | str) -> Allowed:
         revision=Revision(revision),
         line=node.line,
         serve_as=None if serve_as is None else tuple(Revision(name) for name in serve_as),
-        include=fields.texts("include") or (),
-        exclude=fields.texts("exclude") or (),
+        include=_patterns("include", fields),
+        exclude=_patterns("exclude", fields),
         notice=fields.text("notice", ""),
         share_lan=share == "lan",
         keep=fields.flag("keep", default=False),
@@ -181,6 +181,13 @@ def _long_entry(node: Node, file: Path | str) -> Allowed:
     )
     fields.done()
     return allowed
+
+
+def _patterns(key: str, fields: Fields) -> tuple[str, ...]:
+    patterns = fields.texts(key) or ()
+    if "" in patterns:
+        raise fields.error(key, "an empty pattern matches no file")
+    return patterns
 
 
 def _aliases(repo: RepoId, fields: Fields) -> tuple[RepoId, ...]:

@@ -36,6 +36,7 @@ _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _HARMLESS = (EntryNotFound, InvalidName)
 # RFC 9112 §3.2: exactly one host, with a port perhaps. No userinfo, no path, no list.
 _HOST = re.compile(r"(?:[A-Za-z0-9._~\-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+_ABSOLUTE = re.compile(r"https?://([^/?#]+)(.*)", re.IGNORECASE)
 _WELCOME = """hubpin: a mirror of the Hugging Face Hub that serves locked versions only.
 
 Use it:   export HF_ENDPOINT={base}
@@ -62,6 +63,12 @@ class Front:
                 call.refused(e, response.status)
         except web.HTTPException as e:  # aiohttp's own: a body that is too large
             response = errors.plain(e.status, "BadRequest", e.reason)
+        except ConnectionError:
+            raise
+        except Exception:
+            if request.writer.output_size > 0:  # aiohttp logs it and hangs up
+                raise
+            response = self._failed(call)
         metrics.count_request(call.handed or response.status)
         if not response.prepared:
             response.headers["X-Request-Id"] = call.id
@@ -70,13 +77,15 @@ class Front:
 
     async def _route(self, call: Call) -> web.StreamResponse:
         request = call.request
-        target = request.raw_path
-        if not target.startswith("/"):
-            return errors.plain(404, "NotFound", "this is a mirror, not a forward proxy")
         host = request.headers.get("Host")
+        target = _origin_form(request.raw_path, host or "")
+        if target is None:
+            return errors.plain(404, "NotFound", "this is a mirror, not a forward proxy")
         if (host is None and request.version >= (1, 1)) or (host and not _HOST.fullmatch(host)):
             raise InvalidName("Host header", host or "", "RFC 9112 asks for one host")
-        path = target.partition("?")[0].partition("#")[0]
+        if "#" in target:
+            raise InvalidName("target", target[:500], "RFC 9112 §3.2 knows no fragment in it")
+        path = target.partition("?")[0]
         if self._site.mirror.config.cors and cors.is_preflight(request):
             return cors.preflight(request)
         if path.startswith("/-/") or path in ("/", "/metrics"):
@@ -91,7 +100,7 @@ class Front:
             case FileAddress():
                 return await resolve.file(call, address)
             case ApiAddress(verb="paths-info"):
-                return _not_allowed("POST")
+                return errors.not_allowed("POST")
             case ApiAddress():
                 return await api.repository(call, address)
             case ListAddress():
@@ -116,11 +125,11 @@ class Front:
             return errors.plain(404, "NotFound", "no telemetry is taken here")
         if method in _WRITES:
             raise ReadOnly
-        return _not_allowed("GET, HEAD")
+        return errors.not_allowed("GET, HEAD")
 
     async def _own(self, call: Call, path: str) -> web.StreamResponse:
         if call.request.method not in ("GET", "HEAD"):
-            return _not_allowed("GET, HEAD")
+            return errors.not_allowed("GET, HEAD")
         match path:
             case "/":
                 host = call.request.headers.get("Host", "")
@@ -155,6 +164,16 @@ class Front:
                 return errors.plain(401, "Unauthorized", "no login is needed here")
         return errors.plain(404, "NotFound", "this mirror has no such page")
 
+    def _failed(self, call: Call) -> web.Response:
+        """For what nobody foresaw: the log has all of it, the client where to find it."""
+        request = call.request
+        log.exception("%s %s %s %a: 500", call.id, request.remote, request.method,
+            request.raw_path[:500])  # fmt: skip
+        message = f"internal error; see the mirror's log, request {call.id}"
+        response = call.retell(errors.plain(500, "InternalError", message))
+        response.force_close()  # nobody knows how far the request was read
+        return response
+
     def _log(self, call: Call, status: int, error: MirrorError) -> None:
         request = call.request
         level = logging.INFO if isinstance(error, Refused) else logging.WARNING
@@ -170,7 +189,14 @@ class Front:
         )
 
 
-def _not_allowed(methods: str) -> web.Response:
-    response = errors.plain(405, "MethodNotAllowed", f"allowed here: {methods}")
-    response.headers["Allow"] = methods
-    return response
+def _origin_form(target: str, host: str) -> str | None:
+    """A target without the scheme and host of an absolute one; None if it is not on this host.
+
+    RFC 9112 §3.2.2: a server accepts the absolute form; who takes us for a proxy sends it.
+    """
+    if target.startswith("/"):
+        return target
+    match = _ABSOLUTE.fullmatch(target)
+    if match is None or match[1].lower() != host.lower():
+        return None
+    return match[2] if match[2].startswith("/") else f"/{match[2]}"

@@ -82,10 +82,9 @@ def info_json(snapshot: Snapshot, *, blobs: bool) -> Json:
 
 
 def paths_info(snapshot: Snapshot, paths: Iterable[str]) -> bytes:
-    """Files and folders among `paths`; what is not there is left out."""
+    """Files and folders among `paths`, each once; what is not there is left out."""
     found: list[Json] = []
-    for text in paths:
-        path = text.strip("/")
+    for path in dict.fromkeys(text.strip("/") for text in paths):
         entry = snapshot.files.get(path)
         if entry is not None:
             found.append(_item(snapshot, entry))

@@ -90,6 +90,12 @@ def plain(status: int, code: str, message: str) -> web.Response:
     )
 
 
+def not_allowed(methods: str) -> web.Response:
+    response = plain(405, "MethodNotAllowed", f"allowed here: {methods}")
+    response.headers["Allow"] = methods
+    return response
+
+
 def busy_status(request: web.BaseRequest) -> int:
     """How to say "later": huggingface_hub 0.x retries a file on 503 and gives up on 429, 1.x and
     2.x do the reverse; everybody else knows 503."""

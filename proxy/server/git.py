@@ -27,7 +27,7 @@ from proxy.hub.gitpack import BAND_ROOM, DELIMITER, FLUSH, Mark, band, banded, p
 from proxy.hub.names import GitOid, RepoId
 from proxy.hub.urls import GitAddress
 from proxy.pins.gitrepo import GitCommit, ref_name
-from proxy.server import lfs
+from proxy.server import errors, lfs
 from proxy.server.incoming import reading
 from proxy.server.site import Call
 from proxy.telemetry import metrics
@@ -92,6 +92,8 @@ async def repository(call: Call, address: GitAddress) -> web.StreamResponse:
             if _command(lines) == b"ls-refs":
                 return _answer("result", b"".join(_ls_refs(refs, lines)))
             return await _fetch_v2(call, refs, lines)
+        case (("GET" | "HEAD"), ("git-upload-pack" | "info/lfs/objects/batch")):
+            return call.retell(errors.not_allowed("POST"))
     raise ReadOnly
 
 

@@ -85,6 +85,7 @@ async def answering(
         Front(site),
         most=config.max_connections,
         most_per_address=config.max_connections_per_address,
+        headers=site.headers,
     )
     servers: list[asyncio.Server] = []
     try:

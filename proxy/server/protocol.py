@@ -11,7 +11,7 @@ import logging
 import resource
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
 from aiohttp import http, http_parser, web
@@ -33,9 +33,9 @@ _USER_TIMEOUT_MS = 60_000
 _SILENT = logging.Logger("hubpin.access", logging.CRITICAL + 1)
 _SPARE_FILES = 200  # descriptors that are never given to clients
 _FULL = (
-    b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 5\r\n"
-    b"X-Error-Code: Busy\r\nX-Error-Message: this mirror has too many connections open\r\n"
-    b"Content-Length: 0\r\n\r\n"
+    "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 5\r\n"
+    "X-Error-Code: Busy\r\nX-Error-Message: this mirror has too many connections open\r\n"
+    "Content-Length: 0\r\n"
 )
 
 
@@ -48,13 +48,20 @@ class Connections(web.Server):
         *,
         most: int,
         most_per_address: int,
+        headers: Mapping[str, str],
     ) -> None:
-        """Raises: MirrorError, if aiohttp runs without its C parser: the other one is lenient."""
+        """`headers` are on the answers that `handler` does not give, too.
+
+        Raises: MirrorError, if aiohttp runs without its C parser: the other one is lenient.
+        """
         if http.HttpRequestParser is http_parser.HttpRequestParserPy:
             raise MirrorError(
                 "aiohttp runs without its C extensions (AIOHTTP_NO_EXTENSIONS?); its Python "
                 "parser accepts malformed requests, so hubpin does not start with it"
             )
+        self.headers = headers
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        self.full = f"{_FULL}{lines}\r\n".encode("ascii")
         # A client that leaves ends the work for it; downloads belong to the mirror, not to it.
         super().__init__(handler, handler_cancellation=True)
         self._most = min(most, _raise_file_limit() - _SPARE_FILES)
@@ -104,7 +111,8 @@ class Guarded(RequestHandler):
         super().connection_made(transport)
         if not self._admitted:
             assert isinstance(transport, asyncio.Transport)
-            transport.write(_FULL)
+            transport.write(self._server.full)
+            metrics.count_request(503)
             self.force_close()
             return
         self._arm()
@@ -136,7 +144,9 @@ class Guarded(RequestHandler):
             return super().handle_error(request, status, exc, message)
         log.info("%s sent a malformed request: %s", request.remote, type(exc).__name__)
         response = errors.plain(status, "BadRequest", "the request is malformed")
+        response.headers.update(self._server.headers)
         response.force_close()
+        metrics.count_request(status)
         return response
 
     def _arm(self) -> None:

@@ -7,10 +7,7 @@ import logging
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Any
-
-import watchfiles
 
 from proxy.assemble import open_mirror
 from proxy.config import Config, Listen
@@ -18,6 +15,7 @@ from proxy.mirror.remote import Fetcher
 from proxy.server import listening as sockets
 from proxy.server.autolock import AutoLock
 from proxy.server.background import background
+from proxy.server.edits import Edits
 from proxy.server.fetcher import launch
 from proxy.server.listening import answering
 from proxy.server.sender import Sender
@@ -26,8 +24,6 @@ from proxy.server.upkeep import Upkeep
 from proxy.server.workers import Workers
 
 log = logging.getLogger(__name__)
-
-_DEBOUNCE_MS = 300
 
 
 async def serve(config: Config, *, listening: Callable[[Listen], None] | None = None) -> None:
@@ -53,6 +49,8 @@ async def serve(config: Config, *, listening: Callable[[Listen], None] | None = 
 @asynccontextmanager
 async def running(config: Config) -> AsyncIterator[tuple[Site, Listen]]:
     """A server for the length of the block, and the address it listens on."""
+    edits = Edits()  # from before the first look at the files: none may be missed
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, edits.note)
     async with AsyncExitStack() as stack:
         workers = None
         if config.workers > 1:
@@ -79,7 +77,8 @@ async def running(config: Config) -> AsyncIterator[tuple[Site, Listen]]:
             upkeep.keep_small(),
             upkeep.keep_warm(),
             site.drift.run(),
-            _follow_edits(site),
+            edits.follow(site),
+            edits.watch(config),
         ):
             await stack.enter_async_context(background(work))
         taken = []
@@ -94,22 +93,6 @@ async def running(config: Config) -> AsyncIterator[tuple[Site, Listen]]:
         yield site, address
 
 
-async def _follow_edits(site: Site) -> None:
-    """Reload when allowlist or lock change on disk, and on SIGHUP."""
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, site)
-    config = site.mirror.config
-    # A mounted Kubernetes ConfigMap changes by its link `..data`.
-    names = {config.allowlist.name, config.lock.name, "..data"}
-    async for _ in watchfiles.awatch(
-        config.allowlist.parent,
-        watch_filter=lambda _, path: Path(path).name in names,
-        debounce=_DEBOUNCE_MS,
-        step=50,
-        recursive=False,
-    ):
-        _reload(site)
-
-
 def _complain(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Without descriptors left, accepting fails every second: a line each is enough."""
     error = context.get("exception")
@@ -117,9 +100,3 @@ def _complain(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         log.error("%s: %s", context.get("message"), error)
     else:
         loop.default_exception_handler(context)
-
-
-def _reload(site: Site) -> None:
-    loop = asyncio.get_running_loop()
-    done = loop.run_in_executor(None, site.mirror.reloader.reload)
-    done.add_done_callback(lambda _: site.autolock.wake())

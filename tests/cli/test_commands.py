@@ -214,6 +214,24 @@ def test_a_policy_by_format_is_tried_out_before_it_is_made(site: Path) -> None:
     assert hubpin("lock", "--check", "--deny", "bin").status == 2
 
 
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (("--check", "--update", PAIR), "--update"),
+        (("--check", "--update", PAIR, "--force"), "--update"),
+        (("--check", "--force"), "--force"),
+        (("--force",), "--update"),
+    ],
+)
+def test_options_that_would_do_nothing_are_a_mistake(
+    site: Path, options: tuple[str, ...], word: str
+) -> None:
+    said = hubpin("lock", *options)
+    assert said.status == 2
+    assert word in said.err
+    assert not (site / "allowlist.lock").exists()
+
+
 def test_status_works_without_a_server(site: Path) -> None:
     said = hubpin("status")
     assert said.status == 0

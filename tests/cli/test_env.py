@@ -45,6 +45,9 @@ def test_every_shell_gets_every_setting(shell: Shell) -> None:
         "http://%PATH%",
         "http://user@host",
         "ftp://host",
+        "http://host:99999",
+        "http://host:65536",
+        "http://host:0",
     ],
 )
 def test_what_a_shell_might_run_is_no_url(url: str) -> None:

@@ -120,6 +120,8 @@ def test_saying_nothing_about_serve_as_differs_from_saying_none() -> None:
         ("allow:\n  - repo: a/b\n    revision: [main]\n", 3, "revision: must be a text"),
         ("allow:\n  - repo: a/b\n    revision: v\n    include: '*.json'\n", 4, "must be a list"),
         ("allow:\n  - repo: a/b\n    revision: v\n    include:\n      - {a: b}\n", 5, "a text"),
+        ("allow:\n  - repo: a/b\n    revision: v\n    include: ['']\n", 4, "matches no file"),
+        ("allow:\n  - repo: a/b\n    revision: v\n    exclude: [a, '']\n", 4, "matches no file"),
         ("allow:\n  - repo: a/b\n    revision: v\n    keep: yes\n", 4, "must be true or false"),
         ("allow:\n  - repo: a/b\n    revision: v\n    share: wan\n", 4, "one of no, lan"),
         ("allow:\n  - repo: a/b\n    revision: v\n    serve_as: [a..b]\n", 2, "valid revision"),

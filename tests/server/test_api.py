@@ -167,6 +167,21 @@ async def test_a_body_that_is_too_large_is_refused(world: World) -> None:
     assert reply.status == 413
 
 
+async def test_a_path_is_described_once_however_often_it_is_asked_for(world: World) -> None:
+    """Else a request of a megabyte has an answer of thirty."""
+    asked = [
+        "sub",
+        "model.bin",
+        *["a", "config.json", "/config.json", "sub/"] * 20_000,
+        "README.md",
+    ]
+    body = json.dumps({"paths": asked}).encode()
+    reply = await world.ask(
+        "/api/models/acme/tiny/paths-info/main", method="POST", headers=JSON, body=body
+    )
+    assert paths(reply) == ["sub", "model.bin", "config.json", "README.md"]
+
+
 async def test_paths_are_asked_for_by_post(world: World) -> None:
     reply = await world.ask("/api/models/acme/tiny/paths-info/main")
     assert reply.status == 405

@@ -140,6 +140,16 @@ async def test_nonsense_is_refused_as_text(
         assert len(reply.body) < 200
 
 
+@pytest.mark.parametrize("service", ["git-upload-pack", "info/lfs/objects/batch"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_what_is_posted_cannot_be_read(world: World, service: str, method: str) -> None:
+    """It is no upload, and must not be told as one."""
+    reply = await world.ask(f"/acme/tiny.git/{service}", method=method)
+    assert (reply.status, reply.code) == (405, "MethodNotAllowed")
+    assert reply.headers["Allow"] == "POST"
+    assert not reply.headers["Content-Type"].startswith("application/json")
+
+
 @pytest.mark.parametrize(
     ("method", "target", "status"),
     [
