@@ -80,7 +80,11 @@ async def _expose(line: Channel, number: int, fill: Source) -> None:
     except MirrorError as e:  # so nothing is shown before all of it is right
         log.warning("%s", e)
         return
-    line.send({"id": number, "exposed": True, "attempt": attempt})
+    # If it has ended meanwhile, or began anew, nothing was noted; the other end hears of that. And
+    # what it has heard of a part that is gone must not be shown.
+    if fill.attempt == attempt and fill.error is None:
+        line.send(_state(number, fill))
+        line.send({"id": number, "exposed": True, "attempt": attempt})
 
 
 def _state(number: int, fill: Source) -> Json:

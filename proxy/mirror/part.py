@@ -202,7 +202,9 @@ class Part:
     def expose(self) -> None:
         """Remember, before it happens, that clients see bytes that are not verified."""
         with self._saving:
-            if self._right or self.exposed == UNKNOWN or self._fd < 0:
+            if self._right:
+                self.exposed = UNKNOWN  # here and not on disk: nothing needs to be remembered
+            if self.exposed == UNKNOWN or self._fd < 0:
                 return
             try:
                 self._record(exposed=UNKNOWN)

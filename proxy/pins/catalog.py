@@ -263,9 +263,8 @@ def _joined(first: Snapshot, second: Snapshot) -> Snapshot:
     to be found. All else is the first one's.
     """
     files = {**second.files, **first.files}
-    for one in (first, second):
-        if len(files) == len(one.files):
-            return one
+    if len(files) == len(first.files):
+        return first
     print_ = locks.fingerprint(files.values())
     return Snapshot(first.pin, first.allowed, files, _folders(files), print_)
 

@@ -26,8 +26,11 @@ _RETRY_S = 30.0  # while it cannot be watched
 class Edits:
     """That something may have changed; however often it is noted, one reload is due after it."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: Config) -> None:
+        """From now on: what changes before it is watched is noted, too."""
         self._due = asyncio.Event()
+        self._config = config
+        self._began = _stamps(config)
 
     def note(self) -> None:
         """The files may be others than those in force."""
@@ -45,19 +48,21 @@ class Edits:
                 log.error("cannot reload; what was in force stays in force", exc_info=done)
             site.autolock.wake()
 
-    async def watch(self, config: Config) -> None:
+    async def watch(self) -> None:
         """Note what changes on disk, for ever, and again when watching has failed."""
+        config, began = self._config, self._began
+        unsure = True  # whether the files are those of the beginning
         missed = told = False  # edits that nobody saw, perhaps; that nobody watches
         while True:
             rest_s = _AGAIN_S
             try:
-                async with aclosing(_changes(config, idle=missed)) as changes:
+                async with aclosing(_changes(config, idle=missed or unsure)) as changes:
                     async for changed in changes:
                         if told:
                             log.info("edits are followed again")
-                        if changed or missed:
+                        if changed or missed or (unsure and _stamps(config) != began):
                             self.note()
-                        missed = told = False
+                        unsure = missed = told = False
             except (OSError, RuntimeError, ExceptionGroup) as e:  # whatever watchfiles raises
                 if not told:
                     log.error(
@@ -68,6 +73,19 @@ class Edits:
                 told, rest_s = True, _RETRY_S
             missed = True
             await asyncio.sleep(rest_s)
+
+
+def _stamps(config: Config) -> list[tuple[int, int, int] | None]:
+    """What tells one state of our files from another."""
+    found: list[tuple[int, int, int] | None] = []
+    for file in (config.allowlist, config.lock):
+        try:
+            status = file.stat()
+        except OSError:
+            found.append(None)
+        else:
+            found.append((status.st_ino, status.st_size, status.st_mtime_ns))
+    return found
 
 
 async def _changes(config: Config, *, idle: bool) -> AsyncGenerator[bool]:

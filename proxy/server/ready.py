@@ -100,7 +100,10 @@ class Ready(web.StreamResponse):
     async def write_eof(self, data: bytes = b"") -> None:
         """Raises: ConnectionError (the client left)."""
         assert self._writer is not None
-        await self._writer.write(self._bytes)
+        # aiohttp keeps an answer until the next one on its connection; the bytes must not stay.
+        taken, self._bytes = self._bytes, b""
+        await self._writer.write(taken)
+        del taken
         await self._writer.drain()
 
 

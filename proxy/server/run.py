@@ -49,7 +49,7 @@ async def serve(config: Config, *, listening: Callable[[Listen], None] | None = 
 @asynccontextmanager
 async def running(config: Config) -> AsyncIterator[tuple[Site, Listen]]:
     """A server for the length of the block, and the address it listens on."""
-    edits = Edits()  # from before the first look at the files: none may be missed
+    edits = Edits(config)  # from before the first look at the files: none may be missed
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, edits.note)
     async with AsyncExitStack() as stack:
         workers = None
@@ -78,7 +78,7 @@ async def running(config: Config) -> AsyncIterator[tuple[Site, Listen]]:
             upkeep.keep_warm(),
             site.drift.run(),
             edits.follow(site),
-            edits.watch(config),
+            edits.watch(),
         ):
             await stack.enter_async_context(background(work))
         taken = []

@@ -26,7 +26,8 @@ def snapshots(catalog: Catalog, pairs: Iterable[Pair] | None) -> list[Snapshot]:
     """The locked pairs; None: all of them. Raises: Refused, for one that cannot be served."""
     if pairs is None:
         return list(catalog.snapshots())
-    return [catalog.snapshot(pair.repo, pair.revision) for pair in pairs]
+    # At its commit there may be more than belongs to the pair.
+    return [catalog.own(pair) or catalog.snapshot(pair.repo, pair.revision) for pair in pairs]
 
 
 def entries(found: Iterable[Snapshot | Pin]) -> list[Entry]:

@@ -324,3 +324,41 @@ async def test_a_download_cancelled_while_it_opens_its_part_lets_go_of_it(
     with pytest.raises(asyncio.CancelledError):
         await running
     assert list(tmp_path.glob("*.part")) == []
+
+
+async def test_who_comes_while_a_kept_part_is_stored_waits_in_peace(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its clients were shown some of it before; nothing more has to be noted."""
+    entry = bench.publish()
+    gate = bench.hub.hold_at(192 * KB)
+    reader = await bench.cache.open(entry, entry.size)
+    await reader.ready(0)
+    await gate.reached.wait()
+    reader.close()
+    await bench.restart()
+    storing, go_on, adopt = asyncio.Event(), asyncio.Event(), LocalStore.adopt
+
+    async def slow(store: LocalStore, digest: Digest, file: Path) -> None:
+        storing.set()
+        await go_on.wait()
+        await adopt(store, digest, file)
+
+    monkeypatch.setattr(LocalStore, "adopt", slow)
+    gate.open.set()
+    holding = asyncio.create_task(bench.cache.hold(entry))
+    await storing.wait()
+    fires, fire = 0, Fill._fire
+
+    def count(fill: Fill) -> None:
+        nonlocal fires
+        fires += 1
+        fire(fill)
+
+    monkeypatch.setattr(Fill, "_fire", count)
+    late = asyncio.create_task(read_all(bench.cache, entry))
+    await asyncio.sleep(0.2)
+    assert fires < 5
+    go_on.set()
+    assert await late == WHOLE
+    await holding

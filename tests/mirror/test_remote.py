@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from proxy.errors import DigestMismatch, StoreError, UpstreamUnavailable
+from proxy.errors import DigestMismatch, StoreError, UpstreamMissing, UpstreamUnavailable
 from proxy.mirror import channel, fetching
 from proxy.mirror import part as parts
 from proxy.mirror.cache import BlobCache
 from proxy.mirror.channel import Channel
 from proxy.mirror.follower import HOLD_BACK
+from proxy.mirror.part import Part
 from proxy.mirror.remote import Fetcher, Remote
 from proxy.store.local import LocalStore
 from proxy.telemetry import metrics
@@ -324,6 +325,48 @@ async def test_nothing_is_shown_before_the_fetcher_wrote_that_down(
     reader.close()
     gate.open.set()
     await holding
+
+
+async def test_nothing_is_shown_of_a_part_that_is_being_put_down(
+    far: tuple[Bench, Far], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its download has failed and says so in a moment; nobody would note who sees its bytes."""
+    bench, _ = far
+    keeping, go_on = threading.Event(), threading.Event()
+    keep = Part.keep
+
+    def slow(part: Part, exposed: int) -> None:
+        keeping.set()
+        assert go_on.wait(10)
+        keep(part, exposed)
+
+    monkeypatch.setattr(Part, "keep", slow)
+    breaks = asyncio.Event()
+
+    async def gone(_: int, at: int) -> None:
+        if at >= 192 * KB:
+            await breaks.wait()
+            raise UpstreamMissing("fake", "gone")
+
+    bench.hub.before = gone
+    entry = bench.publish()
+    holding = asyncio.create_task(bench.cache.hold(entry))
+    await asyncio.sleep(0)
+    fill = bench.cache.start(entry)
+    while fill.front < 192 * KB:
+        await fill.changed.wait()
+    breaks.set()
+    await asyncio.to_thread(keeping.wait, 10)
+    reader = await bench.cache.open(entry, entry.size)
+    showing = asyncio.create_task(reader.ready(0))
+    done, _pending = await asyncio.wait([showing], timeout=0.2)
+    go_on.set()
+    assert not done
+    with pytest.raises(UpstreamMissing):
+        await showing
+    reader.close()
+    with pytest.raises(UpstreamMissing):
+        await holding
 
 
 async def test_progress_that_is_gathered_is_told_in_the_end(

@@ -19,7 +19,7 @@ from proxy.mirror.part import Part, Room
 from proxy.mirror.transfer import Transfer
 from tests.fakes.content import Content, Twisted
 from tests.mirror.alone import Alone
-from tests.mirror.bench import DATA, KB, QUICK, Bench, read_all
+from tests.mirror.bench import DATA, KB, QUICK, Bench, read_all, until
 from tests.mirror.lanes import Lanes
 
 
@@ -179,8 +179,10 @@ async def test_a_download_that_cannot_be_noted_ends_at_once(
 
     monkeypatch.setattr(Part, "expose", full)
     reader = await bench.cache.open(entry, entry.size)
+    fill = bench.fill()
     async with asyncio.timeout(5):
         with pytest.raises(StoreError, match="no space left"):
             await reader.ready(0)
+        await until(fill, lambda: fill.error is not None)
     reader.close()
     assert not gate.open.is_set()

@@ -23,6 +23,7 @@ from proxy.hub.wire import RefKind
 from proxy.pins import lock
 from proxy.pins.catalog import Catalog, Snapshot
 from proxy.pins.lock import Entry
+from proxy.tasks import blobs
 from tests.pins.examples import CONTENTS, A, B, C, catalog_of, pin
 
 M = RepoId("org/m")
@@ -117,6 +118,22 @@ def test_a_pair_locked_by_commit_has_its_own_files_beside_one_with_others() -> N
     assert set(own.files) == {"config.json"}
     assert catalog.own(Pair("org/m@other")) is None
     assert catalog.own(Pair("org/other@main")) is None
+
+
+def test_at_a_shared_commit_the_first_pair_has_the_word() -> None:
+    listed = "allow: [{repo: org/m, revision: v1, include: ['*.json'], notice: Mind}, org/m@main]"
+    small = pin("org/m@v1", {"config.json": b"{}"}, commit=A, include=("*.json",))
+    found = catalog_of(listed, small, pin(commit=A)).snapshot(M, A)
+    assert found.allowed.notice == "Mind"
+    assert set(found.files) == {"config.json", "model.bin"}
+
+
+def test_work_on_a_pair_locked_by_commit_is_about_its_own_files() -> None:
+    some = pin(f"org/m@{A}", {"config.json": b"{}"}, commit=A, include=("*.json",))
+    listed = f"allow: [org/m@main, {{repo: org/m, revision: {A}, include: ['*.json']}}]"
+    catalog = catalog_of(listed, some, pin(commit=A))
+    (found,) = blobs.snapshots(catalog, [Pair(f"org/m@{A}")])
+    assert (found.pair, set(found.files)) == (f"org/m@{A}", {"config.json"})
 
 
 def test_allowed_but_not_locked_says_so() -> None:

@@ -18,6 +18,7 @@ import watchfiles
 
 import proxy
 from proxy.config import Config, Listen
+from proxy.mirror.mirror import Mirror
 from proxy.server import edits, run
 from proxy.server.autolock import AutoLock
 from proxy.server.run import running
@@ -169,6 +170,21 @@ async def test_a_watch_that_fails_is_told_and_tried_again(
         await came_true(allows(site, "acme/seen@main"))
     told = [one.getMessage() for one in caplog.records if one.name == "proxy.server.edits"]
     assert len([one for one in told if "SIGHUP" in one and "no more watches" in one]) == 1
+
+
+async def test_an_edit_while_the_server_starts_is_not_lost(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lists are read before anybody watches them."""
+
+    class Late(AutoLock):
+        def __init__(self, mirror: Mirror) -> None:
+            super().__init__(mirror)
+            config.allowlist.write_text("allow: [acme/late@main]\n")
+
+    monkeypatch.setattr(run, "AutoLock", Late)
+    async with running(config) as (site, _):
+        await came_true(allows(site, "acme/late@main"))
 
 
 @pytest.mark.parametrize("pause_s", [0.0, 1.5])

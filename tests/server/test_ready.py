@@ -8,6 +8,7 @@ from email.utils import parsedate_to_datetime
 import pytest
 
 from proxy.pins.lock import Entry
+from proxy.server import ready
 from proxy.server.ready import Head, headers_of
 from tests.server.world import FILES, ODD_NAME, ODD_URL, Reply, Wire, World
 
@@ -38,10 +39,10 @@ async def test_they_differ_in_nothing_but_the_connection(
     assert plain.headers["Connection"] == "close"
     wire = await world.connect()
     for _ in range(2):
-        ready = await kept(world, wire, url, method)
-        assert (ready.status, ready.body) == (plain.status, plain.body)
-        assert comparable(ready) == comparable(plain)
-        assert "Connection" not in ready.headers
+        reply = await kept(world, wire, url, method)
+        assert (reply.status, reply.body) == (plain.status, plain.body)
+        assert comparable(reply) == comparable(plain)
+        assert "Connection" not in reply.headers
     await wire.close()
 
 
@@ -102,3 +103,21 @@ def test_no_header_can_begin_another_one(world: World) -> None:
         with pytest.raises(ValueError, match="line break"):
             Head.of(headers_of(entry, text), entry.size, {})
     assert b"X-HF-Warning: a b\r\n" in Head.of(headers_of(entry, "a b"), entry.size, {}).block
+
+
+async def test_an_idle_connection_keeps_no_body(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """aiohttp holds on to an answer until the next one, and that may be for ever."""
+    made: list[ready.Ready] = []
+    answer = ready.Ready.__init__
+
+    def note(one: ready.Ready, head: Head, request_id: str, body: bytes) -> None:
+        made.append(one)
+        answer(one, head, request_id, body)
+
+    monkeypatch.setattr(ready.Ready, "__init__", note)
+    wire = await world.connect()
+    assert (await kept(world, wire, world.url("config.json"))).body == b"{}"
+    assert [one._bytes for one in made] == [b""]
+    await wire.close()
