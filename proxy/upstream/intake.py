@@ -32,7 +32,8 @@ class Intake(asyncio.BufferedProtocol):
         self._left = left  # bytes that are still to come from the transport
         self._size = size
         # Memory that is not touched before bytes come: to clear 4 MiB takes milliseconds.
-        self._filling, self._other = mmap.mmap(-1, size), mmap.mmap(-1, size)
+        own = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        self._filling, self._other = (mmap.mmap(-1, size, flags=own) for _ in range(2))
         self._filled = 0  # of the one that is being filled
         self._error: Exception | None = None  # why nothing more comes
         self._due = False  # what is there is to be handed on
@@ -43,6 +44,7 @@ class Intake(asyncio.BufferedProtocol):
 
         Raises: aiohttp.ClientError (the connection ended early), aiohttp.SocketTimeoutError.
         """
+        self._transport.resume_reading()  # not before: what came first is to be handed on first
         while self._left or self._filled:
             if not self._due and self._error is None:
                 self._more.clear()
@@ -119,5 +121,4 @@ def take_over(response: aiohttp.ClientResponse, others: int) -> tuple[bytes, Int
     each = _BUFFERS // 2 // (others + 1)
     intake = Intake(transport, protocol, size - len(came), max(_LEAST, min(_MOST, each)))
     transport.set_protocol(intake)
-    transport.resume_reading()
     return bytes(came), intake
