@@ -57,7 +57,7 @@ clients-doc: $(READY)
 bench: $(READY)
 	@$(BIN)/python -m benchmarks $(B)
 
-# The same, small, in three to four minutes: whether they run, not how fast.
+# The same, small, in less than three minutes: whether they run, not how fast.
 bench-quick: $(READY)
 	@$(BIN)/python -m benchmarks --quick $(B)
 
