@@ -12,7 +12,7 @@ def main() -> None:
         # Asked to reload before it has read anything, a server has nothing to do; the signal would
         # end it. `server/run.py` hears it from then on. The imports below take a second.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    # Looking for garbage among a hundred thousand objects that stay takes a fifth of the imports.
+    # Looking for garbage among a hundred thousand objects that stay takes a sixth of the imports.
     gc.disable()
     from proxy.cli.main import build  # not before that
 

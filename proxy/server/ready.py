@@ -1,8 +1,7 @@
 """Answers whose head was put together before: HEAD of a locked file, and small files.
 
 aiohttp collects an answer's headers in a multidict, completes them and writes them out, every time
-anew, which is a fifth of the time that a small file takes. The head of a locked file never changes
-but for its last lines, Date and X-Request-Id.
+anew. The head of a locked file never changes but for its last lines, Date and X-Request-Id.
 """
 
 from __future__ import annotations

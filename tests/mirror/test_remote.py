@@ -199,30 +199,21 @@ async def test_a_fetcher_that_dies_again_and_again_fails_downloads(far: tuple[Be
     assert await read_all(bench.cache, entry) == WHOLE
 
 
-async def test_a_fetcher_that_babbles_is_replaced_and_that_is_told(
-    far: tuple[Bench, Far], caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [("babbles", "AttributeError"), ("breaks", "RuntimeError: as nobody expected")],
+)
+async def test_a_fetcher_that_fails_as_nobody_expected_is_replaced_and_that_is_told(
+    far: tuple[Bench, Far], caplog: pytest.LogCaptureFixture, fault: str, said: str
 ) -> None:
     bench, fetcher = far
     await bench.cache.hold(bench.publish(Content("other", 10)))
     entry = bench.publish()
-    fetcher.babbles = True
+    setattr(fetcher, fault, True)
     fetcher.die()
     assert await read_all(bench.cache, entry) == WHOLE
     assert fetcher.launched == 3
-    assert "AttributeError" in caplog.text
-
-
-async def test_a_start_that_fails_as_nobody_expected_is_tried_again(
-    far: tuple[Bench, Far], caplog: pytest.LogCaptureFixture
-) -> None:
-    bench, fetcher = far
-    await bench.cache.hold(bench.publish(Content("other", 10)))
-    entry = bench.publish()
-    fetcher.breaks = True
-    fetcher.die()
-    assert await read_all(bench.cache, entry) == WHOLE
-    assert fetcher.launched == 3
-    assert "RuntimeError: as nobody expected" in caplog.text
+    assert said in caplog.text
 
 
 async def test_a_server_that_stops_tells_its_readers(far: tuple[Bench, Far]) -> None:
